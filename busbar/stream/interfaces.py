@@ -1,0 +1,125 @@
+"""The shapes of the stream runtime: what a processor gives it, and what it asks of a broker.
+
+The broker has two implementations, Kafka and an in-memory one, and one contract suite runs on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from busbar.records import Headers, Record, Result, TopicPartition
+
+State = TypeVar("State")
+Event = Any
+"""What `Processor.decode` makes of a record, or what `Processor.due` says has come due."""
+
+
+class InvalidRecord(Exception):  # noqa: N818 - it names the record's fate, as `Busy` does
+    """This record can never be processed: it goes to `csms.dead-letters` and the offset moves on."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        """A short stable word for metrics, such as `undecodable`."""
+        self.detail = detail
+
+
+class Busy(Exception):  # noqa: N818
+    """Not now: the partition pauses and the record is offered again after `retry_after_seconds`."""
+
+    def __init__(self, reason: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Processor(Protocol[State]):
+    """A service as the runtime sees it: a fold with a loader and a storer (rules 5 and 6).
+
+    For each batch the runtime calls `load`, then `fold` once per event in order, then `store` inside the
+    transaction that also moves the offsets, and produces the results after the commit.
+    """
+
+    group: str
+    """The consumer group's name, such as `sessions`; also the name in the progress table."""
+    topics: Sequence[str]
+    """Co-partitioned topics that make up one state."""
+
+    def decode(self, record: Record) -> Event:
+        """Read a record. Raises `InvalidRecord`."""
+
+    async def load(self, connection: Any, events: Sequence[Event]) -> State:
+        """Load what folding these events needs, from an `asyncpg` connection. Nothing else may be read later."""
+
+    def fold(self, state: State, event: Event) -> Iterable[Result]:
+        """Apply one event to the state, in place, and return the results. Pure but for the state.
+
+        Raises:
+            InvalidRecord: Dead-letters the record; the state must not have been changed.
+            Busy: Pauses the partition; the state must not have been changed.
+        """
+
+    async def store(self, connection: Any, state: State) -> None:
+        """Write what changed, inside the open transaction. Must not commit."""
+
+    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
+        """What has come due by the clock (deadlines, watchdogs) in these partitions; `()` if nothing ever does.
+
+        Called about once a second. The events are folded like records and must be harmless when repeated.
+        """
+
+    def partition_of_event(self, event: Event) -> int:
+        """The partition of an event that `due` returned."""
+
+
+class Producer(Protocol):
+    """Appends records and reports when they are durable (`acks=all`, idempotent)."""
+
+    unacknowledged_bytes: int
+    """Bytes handed over and not yet acknowledged; the edge stops reading above its bound."""
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int,
+        headers: Headers = (),
+        on_ack: Callable[[], None] | None = None,
+    ) -> None:
+        """Hand over one record: a plain call. It leaves with the next tick, in order within its partition.
+
+        Raises:
+            RecordTooLarge: Before anything is sent, so that no refused record poisons a partition.
+        """
+
+    def partition_for(self, topic: str, key: bytes) -> int:
+        """The partition of a key by murmur2, as Java's default partitioner, Flink and Connect place it."""
+
+    async def flush(self) -> None:
+        """Wait until everything appended before this call is acknowledged."""
+
+
+class RecordTooLarge(ValueError):  # noqa: N818
+    """The record exceeds what one request may carry."""
+
+
+class Consumer(Protocol):
+    """Reads partitions that were assigned by hand. No consumer group is joined."""
+
+    async def assign(self, positions: Mapping[TopicPartition, int | None]) -> None:
+        """Read exactly these partitions from these offsets (`None`: from the end, after it has been looked up)."""
+
+    async def fetch(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
+        """Whatever has arrived, waiting up to the timeout if nothing has."""
+
+    def position(self, partition: TopicPartition) -> int:
+        """The offset of the next record that `fetch` will return."""
+
+    def end(self, partition: TopicPartition) -> int | None:
+        """The last known end of the partition (high watermark), `None` while unknown."""
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell Kafka, for lag tools only: progress lives in Postgres."""
