@@ -58,9 +58,7 @@ class Env:
             raise ConfigError(f"{name}: {raw!r} is not HOST:PORT")
         return host.strip("[]") or "127.0.0.1", int(port)
 
-    def _number(
-        self, name: str, default: T, parse: Callable[[str], T], what: str, minimum: float | None
-    ) -> T:
+    def _number(self, name: str, default: T, parse: Callable[[str], T], what: str, minimum: float | None) -> T:
         raw = self._values.get(name, "")
         if not raw:
             return default

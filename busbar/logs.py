@@ -43,9 +43,7 @@ class JsonFormatter(logging.Formatter):
 class BoundLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger with fixed extras, such as `station_id`, to which a call may add its own."""
 
-    def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]
-    ) -> tuple[Any, MutableMapping[str, Any]]:
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
         return msg, kwargs
 

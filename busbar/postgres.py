@@ -64,9 +64,7 @@ async def migrate(url: str) -> list[str]:
                 continue
             async with connection.transaction():
                 await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO public.busbar_migrations (name) VALUES ($1)", migration.name
-                )
+                await connection.execute("INSERT INTO public.busbar_migrations (name) VALUES ($1)", migration.name)
             ran.append(migration.name)
         return ran
     finally:
