@@ -78,6 +78,12 @@ class Producer(Protocol):
     unacknowledged_bytes: int
     """Bytes handed over and not yet acknowledged; the edge stops reading above its bound."""
 
+    def oldest_unacknowledged_seconds(self) -> float:
+        """How long the oldest record has been waiting for its acknowledgement; 0.0 when nothing is waiting.
+
+        It grows without bound while Kafka is away, and is how a service tells.
+        """
+
     def append(
         self,
         topic: str,
@@ -91,12 +97,24 @@ class Producer(Protocol):
     ) -> None:
         """Hand over one record: a plain call. It leaves with the next tick, in order within its partition.
 
+        A record for a partition that does not exist (yet) waits until it does.
+
         Raises:
             RecordTooLarge: Before anything is sent, so that no refused record poisons a partition.
         """
 
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions the topic is known to have; `None` while it is unknown."""
+
+    async def refresh(self, topic: str) -> int | None:
+        """Ask the broker again how many partitions the topic has; `None` if there is no such topic."""
+
     def partition_for(self, topic: str, key: bytes) -> int:
-        """The partition of a key by murmur2, as Java's default partitioner, Flink and Connect place it."""
+        """The partition of a key by murmur2, as Java's default partitioner, Flink and Connect place it.
+
+        Raises:
+            UnknownTopic: The topic's partition count is not known.
+        """
 
     async def flush(self) -> None:
         """Wait until everything appended before this call is acknowledged."""
@@ -106,20 +124,47 @@ class RecordTooLarge(ValueError):  # noqa: N818
     """The record exceeds what one request may carry."""
 
 
+class UnknownTopic(LookupError):  # noqa: N818
+    """No broker has told how many partitions this topic has."""
+
+
+EARLIEST = -2
+"""In `Consumer.assign`: from the first record that the log still holds."""
+
+
 class Consumer(Protocol):
     """Reads partitions that were assigned by hand. No consumer group is joined."""
 
     async def assign(self, positions: Mapping[TopicPartition, int | None]) -> None:
-        """Read exactly these partitions from these offsets (`None`: from the end, after it has been looked up)."""
+        """Read exactly these partitions from these offsets.
+
+        `None` stands for the end of the log and `EARLIEST` for its start; both are looked up before this returns,
+        so that nothing written after it is missed. Partitions that were assigned before are repositioned too.
+
+        Raises:
+            TimeoutError: The broker did not say in time where the partitions begin and end.
+        """
 
     async def fetch(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
-        """Whatever has arrived, waiting up to the timeout if nothing has."""
+        """Whatever has arrived, waiting up to the timeout if nothing has. Called from one task, as `assign` is."""
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch nothing more from these partitions until `resume`; their positions stay."""
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch from these partitions again."""
 
     def position(self, partition: TopicPartition) -> int:
         """The offset of the next record that `fetch` will return."""
 
     def end(self, partition: TopicPartition) -> int | None:
         """The last known end of the partition (high watermark), `None` while unknown."""
+
+    def silent_seconds(self) -> float:
+        """How long a partition that is read has had no answer from its broker, not even an empty one.
+
+        A consumer gives no other sign that its broker is gone.
+        """
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Tell Kafka, for lag tools only: progress lives in Postgres."""

@@ -1,0 +1,325 @@
+"""The Kafka consumer: partitions assigned by hand, positions looked up, and a watch on the broker's silence.
+
+aiokafka gives no sign when its broker is gone (`getmany` returns `{}`), and now and then stays silent after the
+broker has come back. Every answer of the broker stamps its partitions here; when one has been silent for too long
+the consumer is replaced and goes on at the same positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from aiokafka import AIOKafkaConsumer, errors
+from aiokafka import TopicPartition as KafkaTopicPartition
+
+from busbar.records import Record, TopicPartition
+from busbar.stream import metrics
+from busbar.stream.interfaces import EARLIEST
+
+logger = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 1.0
+_LOOKUP_SECONDS = 10.0
+
+
+class KafkaConsumer:
+    """Reads partitions that were assigned by hand. An async context manager; used from one task.
+
+    Args:
+        group_id: Under which `commit` tells Kafka how far reading has come. No group is joined.
+        stall_seconds: A partition without any answer for so long makes the consumer be replaced.
+        max_partition_fetch_bytes: Of one partition in one answer, as compressed on the wire.
+        client_options: Passed to aiokafka as they are (`security_protocol`, `ssl_context`, `client_rack` …).
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        group_id: str | None = None,
+        stall_seconds: float = 15.0,
+        max_partition_fetch_bytes: int = 256 * 1024,
+        client_id: str = "busbar",
+        client_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._group_id = group_id
+        self._stall_seconds = stall_seconds
+        self._options: dict[str, Any] = {
+            "bootstrap_servers": bootstrap_servers,
+            "client_id": client_id,
+            "group_id": group_id,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "fetch_min_bytes": 1,
+            "fetch_max_wait_ms": 500,
+            "max_partition_fetch_bytes": max_partition_fetch_bytes,
+            "request_timeout_ms": 10_000,
+            "metadata_max_age_ms": 30_000,
+            "retry_backoff_ms": 100,
+            **(client_options or {}),
+        }
+        self._consumer: Any = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._names: dict[TopicPartition, KafkaTopicPartition] = {}
+        self._known: dict[KafkaTopicPartition, TopicPartition] = {}
+        self._paused: set[TopicPartition] = set()
+        self._heard: dict[TopicPartition, float] = {}
+        self._poll_times: dict[TopicPartition, int | None] = {}
+        self._checked = 0.0
+        self._retry_at = 0.0
+
+    # Life
+
+    async def start(self) -> None:
+        """Connect, waiting for as long as the broker is away (aiokafka itself fails at once)."""
+        pause = 0.1
+        while self._consumer is None:
+            try:
+                self._consumer = await self._connect()
+            except (errors.KafkaError, OSError, TimeoutError) as error:
+                logger.warning("Kafka cannot be reached: trying again", extra={"error": repr(error)})
+                await asyncio.sleep(pause)
+                pause = min(2.0, pause * 2)
+
+    async def stop(self) -> None:
+        """Disconnect, within two seconds."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await _dismiss(consumer)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # What services use
+
+    async def assign(self, positions: Mapping[TopicPartition, int | None]) -> None:
+        """See `Consumer.assign`."""
+        names = {partition: KafkaTopicPartition(partition.topic, partition.partition) for partition in positions}
+        ends = await self._lookup("end_offsets", names.values())
+        starts_wanted = [names[partition] for partition, position in positions.items() if position == EARLIEST]
+        starts = await self._lookup("beginning_offsets", starts_wanted)
+        resolved: dict[TopicPartition, int] = {}
+        for partition, position in positions.items():
+            if position is None:
+                resolved[partition] = ends[names[partition]]
+            elif position == EARLIEST:
+                resolved[partition] = starts[names[partition]]
+            else:
+                resolved[partition] = position
+        self._names = names
+        self._known = {name: partition for partition, name in names.items()}
+        self._positions = resolved
+        self._ends = {partition: ends[name] for partition, name in names.items()}
+        self._paused &= resolved.keys()
+        self._point(self._consumer)
+        self._forgive()
+
+    async def fetch(self, timeout_seconds: float) -> dict[TopicPartition, list[Record]]:
+        """See `Consumer.fetch`."""
+        if not self._positions:
+            await asyncio.sleep(timeout_seconds)
+            return {}
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=int(timeout_seconds * 1000))
+        except errors.OffsetOutOfRangeError as error:
+            await self._jump(error)
+            return {}
+        except errors.NoOffsetForPartitionError:
+            self._point(self._consumer)
+            return {}
+        except errors.KafkaError as error:
+            logger.warning("a fetch failed: trying again", extra={"error": repr(error)})
+            await asyncio.sleep(min(timeout_seconds, 0.1))
+            fetched = {}
+        now = time.monotonic()
+        result = {}
+        for name, records in fetched.items():
+            partition = self._known.get(name)
+            if partition is None or not records:
+                continue
+            self._heard[partition] = now
+            self._positions[partition] = records[-1].offset + 1
+            topic, number = partition.topic, partition.partition
+            result[partition] = [
+                Record(topic, number, r.offset, r.timestamp, r.key, r.value, r.headers) for r in records
+            ]
+        if now - self._checked >= _CHECK_SECONDS:
+            await self._check(now)
+        return result
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """See `Consumer.pause`."""
+        for partition in partitions:
+            if partition in self._names and partition not in self._paused:
+                self._paused.add(partition)
+                self._consumer.pause(self._names[partition])
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """See `Consumer.resume`."""
+        for partition in partitions:
+            if partition in self._paused:
+                self._paused.discard(partition)
+                self._heard[partition] = time.monotonic()
+                self._consumer.resume(self._names[partition])
+
+    def position(self, partition: TopicPartition) -> int:
+        """See `Consumer.position`."""
+        state = self._state(partition)
+        # aiokafka's own position also moves over what holds no record, such as the marker of a transaction.
+        if state is not None and state.has_valid_position:
+            return max(self._positions[partition], int(state.position))
+        return self._positions[partition]
+
+    def end(self, partition: TopicPartition) -> int | None:
+        """See `Consumer.end`."""
+        state = self._state(partition)
+        if state is not None and state.highwater is not None:
+            self._ends[partition] = state.highwater
+        return self._ends.get(partition)
+
+    def silent_seconds(self) -> float:
+        """See `Consumer.silent_seconds`."""
+        if self._consumer is None:
+            return float("inf")
+        active = [heard for partition, heard in self._heard.items() if partition not in self._paused]
+        return time.monotonic() - min(active) if active else 0.0
+
+    async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """See `Consumer.commit`. Gives up after two seconds; nothing rests on it."""
+        if self._group_id is None:
+            return
+        named = {self._names[partition]: offset for partition, offset in offsets.items() if partition in self._names}
+        if not named:
+            return
+        try:
+            async with asyncio.timeout(2.0):
+                await self._consumer.commit(named)
+        except (errors.KafkaError, errors.IllegalOperation, TimeoutError) as error:
+            logger.debug("offsets were not committed to Kafka", extra={"error": repr(error)})
+
+    # Inside
+
+    def _state(self, partition: TopicPartition) -> Any:
+        subscription = self._consumer._subscription.subscription if self._consumer is not None else None
+        if subscription is None or subscription.assignment is None:
+            return None
+        return subscription.assignment.state_value(self._names[partition])
+
+    def _point(self, consumer: Any) -> None:
+        """Assign and seek, without an `await` between the two: nothing is fetched from anywhere else."""
+        consumer.assign(list(self._names.values()))
+        for partition, name in self._names.items():
+            consumer.seek(name, self._positions[partition])
+            if partition in self._paused:
+                consumer.pause(name)
+
+    async def _lookup(self, what: str, names: Iterable[KafkaTopicPartition]) -> dict[KafkaTopicPartition, int]:
+        wanted = list(names)
+        if not wanted:
+            return {}
+        try:
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                found: dict[KafkaTopicPartition, int] = await getattr(self._consumer, what)(wanted)
+        except errors.KafkaError as error:
+            raise TimeoutError(f"Kafka did not tell the {what}: {error!r}") from error
+        return found
+
+    async def _jump(self, error: errors.OffsetOutOfRangeError) -> None:
+        """The log does not hold a position any more, or not yet: go on at its start, and say so loudly.
+
+        Records below the start are gone by retention. A position beyond the end means that the topic was made
+        anew or lost its tail; folding what is there again is harmless (rule 5), skipping it would not be.
+        """
+        for name in error.args[0]:
+            partition = self._known.get(name)
+            if partition is None:
+                continue
+            try:
+                start = (await self._lookup("beginning_offsets", [name]))[name]
+                end = (await self._lookup("end_offsets", [name]))[name]
+            except TimeoutError:
+                continue  # the next fetch meets the same error
+            position = self._positions[partition]
+            if not start <= position <= end:
+                metrics.OFFSET_JUMPS.labels(partition.topic).inc()
+                logger.error(
+                    "the log does not hold the position: reading goes on at its start",
+                    extra={
+                        "topic": partition.topic,
+                        "partition": partition.partition,
+                        "position": position,
+                        "start": start,
+                        "end": end,
+                    },
+                )
+                self._positions[partition] = start
+                self._ends[partition] = end
+            self._consumer.seek(name, self._positions[partition])
+
+    async def _check(self, now: float) -> None:
+        """Once a second: note which partitions the broker has answered for, and replace a silent consumer."""
+        if now - self._checked > 5 * _CHECK_SECONDS:
+            self._forgive()  # nobody asked for so long; that was us, not the broker
+        self._checked = now
+        for partition in self._names:
+            state = self._state(partition)
+            polled = state.timestamp if state is not None else None
+            if polled != self._poll_times.get(partition):
+                self._poll_times[partition] = polled
+                self._heard[partition] = now
+        silent = self.silent_seconds()
+        if silent > self._stall_seconds and now >= self._retry_at:
+            self._retry_at = now + self._stall_seconds / 3
+            await self._replace(silent)
+
+    def _forgive(self) -> None:
+        now = time.monotonic()
+        self._heard = dict.fromkeys(self._names, now)
+        self._poll_times = {}
+        self._checked = now
+
+    async def _replace(self, silent: float) -> None:
+        try:
+            replacement = await self._connect()
+        except (errors.KafkaError, OSError, TimeoutError) as error:
+            logger.warning(
+                "Kafka is silent and cannot be reached",
+                extra={"silent_seconds": round(silent, 1), "error": repr(error)},
+            )
+            return
+        metrics.CONSUMER_REPLACED.labels("silent").inc()
+        logger.warning("replacing a silent Kafka consumer", extra={"silent_seconds": round(silent, 1)})
+        old, self._consumer = self._consumer, replacement
+        self._point(replacement)
+        self._heard = dict.fromkeys(self._names, time.monotonic() - self._stall_seconds / 2)
+        self._poll_times = {}
+        await _dismiss(old)
+
+    async def _connect(self) -> Any:
+        consumer = AIOKafkaConsumer(**self._options)
+        try:
+            async with asyncio.timeout(10.0):
+                await consumer.start()
+        except BaseException:
+            await _dismiss(consumer)
+            raise
+        return consumer
+
+
+async def _dismiss(consumer: Any) -> None:
+    try:
+        async with asyncio.timeout(2.0):
+            await consumer.stop()
+    except TimeoutError:
+        logger.warning("a Kafka consumer would not end in time")
+    except Exception:
+        logger.exception("a Kafka consumer ended badly")
