@@ -60,6 +60,7 @@ CREATE TABLE stations.connectors (
     vendor_error_code text,
     reported_at timestamptz,                      -- the station's clock
     status_since timestamptz NOT NULL,            -- our clock: since when the status has been this one
+    previous_status text NOT NULL DEFAULT '',
     payload jsonb NOT NULL,                       -- as it came, unknown fields included
     received_at timestamptz NOT NULL,
     connection_id text NOT NULL,
@@ -103,7 +104,8 @@ CREATE TABLE stations.variables (
     characteristics jsonb,
     source text NOT NULL,                         -- the action that told it
     received_at timestamptz NOT NULL,
-    sequence bigint NOT NULL,
+    connection_id text NOT NULL,
+    sequence bigint NOT NULL,                     -- 0: told in the answer to a command
     PRIMARY KEY (station_id, component, component_instance, evse_id, connector_id, variable, variable_instance, attribute)
 ) WITH (fillfactor = 70);
 
