@@ -1,0 +1,5 @@
+"""`python -m busbar` is `busbar`."""
+
+from busbar.cli import main
+
+main(prog_name="busbar")
