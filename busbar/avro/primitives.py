@@ -1,0 +1,209 @@
+"""The smallest parts of Avro's binary encoding, and JSON text inside it.
+
+The generated encoders and decoders handle the common cases in line and call these functions for the others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from decimal import Decimal, localcontext
+from typing import Any
+
+import orjson
+
+from busbar.avro.errors import InvalidAvro
+
+LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
+INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
+EXACT_DOUBLE = 1 << 53
+"""Whole numbers up to this magnitude are the same as a double."""
+
+pack_double = struct.Struct("<d").pack
+unpack_double = struct.Struct("<d").unpack_from
+pack_float = struct.Struct("<f").pack
+unpack_float = struct.Struct("<f").unpack_from
+
+_MAX_DOUBLE = 1.7976931348623157e308
+_LONG_DIGITS = re.compile(r"\d{19}")
+
+
+def encode_varint(value: int) -> bytes:
+    """An int or long: zigzag, then seven bits to the byte, the lowest first."""
+    rest = (value << 1) ^ (value >> 63)
+    out = bytearray()
+    while rest > 0x7F:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+VARINTS = tuple(encode_varint(number) for number in range(8192))
+"""The encodings of the whole numbers that lengths, counts and most fields have."""
+PRESENT_VARINTS = tuple(b"\x02" + encoded for encoded in VARINTS[:1024])
+"""The same after the index of a union's second branch."""
+
+
+_LOW = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14))
+_HIGH: dict[int, bytes] = {}
+_HIGH_READ: dict[bytes, int] = {}
+_MEMO_SIZE = 4096
+
+
+def encode_long(value: int) -> bytes:
+    """A long. Raises `InvalidAvro` outside 64 bits."""
+    if 0 <= value < 8192:
+        return VARINTS[value]
+    if not LONG_MIN <= value <= LONG_MAX:
+        raise InvalidAvro("a number does not fit into 64 bits")
+    if value < 1 << 40:
+        return encode_varint(value)
+    # An instant: all but its lowest bits stay the same for eight seconds.
+    high = _HIGH.get(value >> 13)
+    if high is None:
+        if len(_HIGH) >= _MEMO_SIZE:
+            _HIGH.clear()
+        high = _HIGH[value >> 13] = encode_varint(value)[2:]
+    return _LOW[value << 1 & 0x3FFF] + high
+
+
+def encode_text(text: str) -> bytes:
+    """A string of any length."""
+    raw = text.encode()
+    return encode_long(len(raw)) + raw
+
+
+def encode_octets(raw: bytes) -> bytes:
+    """Bytes of any length."""
+    return encode_long(len(raw)) + raw
+
+
+def decode_long(data: bytes, position: int) -> tuple[int, int]:
+    """Read an int or long and return it with the position behind it. Raises `IndexError` at the end of the data."""
+    byte = data[position]
+    position += 1
+    rest = byte & 0x7F
+    shift = 7
+    while byte & 0x80:
+        if shift > 63:
+            raise InvalidAvro(f"a number of more than ten bytes ends at byte {position}")
+        byte = data[position]
+        position += 1
+        rest |= (byte & 0x7F) << shift
+        shift += 7
+    if rest >> 64:
+        raise InvalidAvro(f"a number of more than 64 bits ends at byte {position}")
+    return (rest >> 1) ^ -(rest & 1), position
+
+
+def decode_instant(data: bytes, position: int) -> tuple[int, int]:
+    """Read a long that is six bytes as a rule, as Unix milliseconds are from 2004 to 2039."""
+    high = _HIGH_READ.get(data[position + 2 : position + 6])
+    if high is not None and data[position] & data[position + 1] & 0x80:
+        rest = data[position] & 0x7F | (data[position + 1] & 0x7F) << 7
+        return high | rest >> 1 if not rest & 1 else ~(high | rest >> 1), position + 6
+    value, end = decode_long(data, position)
+    if end == position + 6:
+        if len(_HIGH_READ) >= _MEMO_SIZE:
+            _HIGH_READ.clear()
+        _HIGH_READ[data[position + 2 : end]] = (value if value >= 0 else ~value) & -0x2000
+    return value, end
+
+
+def decode_length(data: bytes, position: int) -> tuple[int, int]:
+    """Read the length of a string or of bytes. Raises `InvalidAvro` if it is negative or leads past the data."""
+    length, position = decode_long(data, position)
+    if not 0 <= length <= len(data) - position:
+        raise InvalidAvro(f"a length of {length} at byte {position} of {len(data)}")
+    return length, position
+
+
+def decode_block(data: bytes, position: int) -> tuple[int, int]:
+    """Read the head of a block of an array or map: how many items follow. Raises `InvalidAvro` for too many."""
+    count, position = decode_long(data, position)
+    if count < 0:  # the size of the block in bytes follows, for those who skip it
+        count = -count
+        _, position = decode_length(data, position)
+    if count > len(data) - position:  # every item takes a byte at least
+        raise InvalidAvro(f"{count} items at byte {position} of {len(data)}")
+    return count, position
+
+
+def dump_json(value: Any) -> bytes:
+    """A value as JSON text, whole numbers of any size included. Raises `InvalidAvro` for what JSON cannot say."""
+    try:
+        raw = orjson.dumps(value)
+        if b"null" not in raw or not _has_non_finite(value):
+            return raw
+    except TypeError:
+        pass  # whole numbers beyond 64 bits and deep nesting are left to the standard library
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidAvro(f"no JSON: {error}") from None
+
+
+def load_json(text: str) -> Any:
+    """The value of JSON text. Raises `InvalidAvro` if it is none."""
+    try:
+        if len(text) >= 19 and _LONG_DIGITS.search(text):
+            return json.loads(text)  # orjson reads whole numbers beyond 64 bits as floats
+        return orjson.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidAvro(f"no JSON: {error}") from None
+
+
+def _has_non_finite(value: Any) -> bool:
+    """Whether a float in it is infinite or not a number; orjson writes those as null."""
+    if isinstance(value, float):
+        return value != value or value in (float("inf"), float("-inf"))
+    if isinstance(value, Mapping):
+        return any(map(_has_non_finite, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_non_finite, value))
+
+
+def nearest_long(value: float) -> int:
+    """The 64-bit whole number that is nearest."""
+    return int(max(min(value, LONG_MAX), LONG_MIN))
+
+
+def nearest_double(value: int) -> float:
+    """The finite double that is nearest."""
+    try:
+        return float(value)
+    except OverflowError:
+        return _MAX_DOUBLE if value > 0 else -_MAX_DOUBLE
+
+
+def encode_decimal(path: str, value: Any, precision: int, scale: int) -> bytes:
+    """The unscaled two's complement of a decimal, without its length. Raises `InvalidAvro` if digits would be lost."""
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int)):
+        raise InvalidAvro(f"{path}: {type(value).__name__} is not a Decimal")
+    number = Decimal(value)
+    if not number.is_finite():
+        raise InvalidAvro(f"{path}: {value} is not a finite number")
+    sign, digits, exponent = number.as_tuple()
+    shift = int(exponent) + scale
+    if number and (number.adjusted() + scale >= precision or -shift > len(digits)):
+        raise InvalidAvro(f"{path}: {value} does not fit into {precision} digits with {scale} decimal places")
+    whole = int("".join(map(str, digits)))
+    if shift >= 0 or not whole:
+        unscaled = whole * 10 ** max(shift, 0) if whole else 0
+    else:
+        unscaled, lost = divmod(whole, 10**-shift)
+        if lost:
+            raise InvalidAvro(f"{path}: {value} has more than {scale} decimal places")
+    unscaled = -unscaled if sign else unscaled
+    return unscaled.to_bytes((unscaled + (unscaled < 0)).bit_length() // 8 + 1, "big", signed=True)
+
+
+def decode_decimal(raw: bytes, precision: int, scale: int) -> Decimal:
+    """Read a decimal from its unscaled two's complement. Raises `InvalidAvro` if it has more digits than allowed."""
+    unscaled = int.from_bytes(raw, "big", signed=True)
+    if len(raw) > precision or abs(unscaled) >= 10**precision:
+        raise InvalidAvro(f"a decimal of more than {precision} digits")
+    with localcontext(prec=max(precision, 1)):
+        return Decimal(unscaled).scaleb(-scale)

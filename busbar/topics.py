@@ -1,0 +1,126 @@
+"""Every topic there is: read from `schemas/topics.toml`, with one per station-to-CSMS action from `actions.toml`.
+
+The code knows no other topic names: ask `station_topic` or spell a name that `all_topics()` holds.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from busbar.ocpp.versions import Version
+from busbar.resources import schemas_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic, as `topics.toml` describes it."""
+
+    name: str
+    key: str
+    """What the record key is: `station`, `pod`, `session`, `station/connector`, `site` or `as the original`."""
+    schema: str
+    """Full name of the value's Avro record, such as `csms.OutboundMessage` or `ocpp.v16.MeterValues`."""
+    partition_group: str
+    """Topics of one group have the same count, so that one key has the same partition number in all of them."""
+    partition_counts: Mapping[str, int]
+    policy: str
+    """`delete` or `compact`."""
+    retention_days: int | None
+    """`None` for compacted topics: the last record of each key stays."""
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    purpose: str
+    version: Version | None = None
+    """Of an action topic."""
+    action: str | None = None
+    """Of an action topic."""
+
+    def partitions(self, profile: str) -> int:
+        """The partition count in a profile (`local`, `small` or `large`)."""
+        try:
+            return self.partition_counts[profile]
+        except KeyError:
+            known = ", ".join(self.partition_counts)
+            raise ValueError(f"no partitions profile {profile!r}: there are {known}") from None
+
+
+def station_topic(version: Version, action: str) -> str:
+    """The topic of a station-to-CSMS action, such as `ocpp.v201.TransactionEvent`."""
+    return f"ocpp.{version.label}.{action}"
+
+
+@cache
+def all_topics() -> dict[str, Topic]:
+    """Every topic by name: action topics first, then the others in the order of the file."""
+    with (schemas_folder() / "topics.toml").open("rb") as file:
+        table = tomllib.load(file)
+    with (schemas_folder() / "actions.toml").open("rb") as file:
+        actions = tomllib.load(file)
+    topics = [*_action_topics(table, actions), *_other_topics(table)]
+    return {topic.name: topic for topic in topics}
+
+
+def topics_read_by(service: str) -> tuple[str, ...]:
+    """The topics that a service reads, in the order of `all_topics()`."""
+    return tuple(topic.name for topic in all_topics().values() if service in topic.readers)
+
+
+def topics_written_by(service: str) -> tuple[str, ...]:
+    """The topics that a service writes, those that any service may write included."""
+    return tuple(topic.name for topic in all_topics().values() if service in topic.writers or "any" in topic.writers)
+
+
+def partition_profiles() -> tuple[str, ...]:
+    """The names of the partition profiles that every group of topics has a count for."""
+    groups = [set(topic.partition_counts) for topic in all_topics().values()]
+    return tuple(name for name in next(iter(all_topics().values())).partition_counts if all(name in g for g in groups))
+
+
+def _action_topics(table: Mapping[str, Any], actions: Mapping[str, Any]) -> Iterator[Topic]:
+    for version in Version:
+        for action, row in actions[version.label].items():
+            if not isinstance(row, dict):
+                continue  # csms_actions: what the CSMS asks of stations travels on csms.commands
+            entry = {**table["actions"], **table["actions"].get("overrides", {}).get(action, {})}
+            # The edge answers its own actions before they are published, so it does not read them back.
+            owner = () if row["owner"] == "edge" else (row["owner"],)
+            yield _topic(
+                station_topic(version, action),
+                {**entry, "schema": f"ocpp.{version.label}.{action}", "readers": (*owner, *entry["readers"])},
+                table,
+                version=version,
+                action=action,
+            )
+
+
+def _other_topics(table: Mapping[str, Any]) -> Iterator[Topic]:
+    for name, entry in table["topics"].items():
+        yield _topic(name, entry, table)
+
+
+def _topic(
+    name: str,
+    entry: Mapping[str, Any],
+    table: Mapping[str, Any],
+    *,
+    version: Version | None = None,
+    action: str | None = None,
+) -> Topic:
+    return Topic(
+        name=name,
+        key=entry["key"],
+        schema=entry["schema"],
+        partition_group=entry["partitions"],
+        partition_counts=table["partitions"][entry["partitions"]],
+        policy=entry["policy"],
+        retention_days=entry.get("retention_days"),
+        writers=tuple(entry["writers"]),
+        readers=tuple(entry["readers"]),
+        purpose=entry["purpose"],
+        version=version,
+        action=action,
+    )
