@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from busbar.ocpp.versions import Version
-from busbar.schema_files import schemas_folder
+from busbar.resources import schemas_folder
 
 _NOW = "$now"
 
