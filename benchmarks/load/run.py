@@ -7,7 +7,7 @@ CPU is counted per process from the kernel's own accounts; the client's share is
 from __future__ import annotations
 
 import asyncio
-import json
+import base64
 import os
 import platform
 import signal
@@ -20,14 +20,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import click
 import psutil
 import uvloop
 
 from benchmarks.load import frames
 from benchmarks.load.client import Fleet, Script, Tally, heartbeats, mix_16, transaction_events
+from busbar.local.errors import StackError
+from busbar.local.runfile import RunFile
+from busbar.passwords import generate_password, hash_password
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,26 +53,28 @@ class Row:
 
 @dataclass(slots=True)
 class System:
-    """What a running stack says of itself in its run file."""
+    """A running stack, as its run file describes it."""
 
-    run: dict[str, Any]
+    run: RunFile
+    pepper: bytes
+
+    @classmethod
+    def of(cls, run_file: Path) -> System:
+        return cls(RunFile.read(run_file), base64.b64decode((run_file.parent / "pepper").read_text()))
 
     @property
     def edges(self) -> list[str]:
-        return [edge["url"].partition("//")[2].partition("/")[0] for edge in self.run["edges"]]
+        return [urlsplit(edge.url).netloc for edge in self.run.edges]
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Processes by role; PostgreSQL's many count as one."""
-        found: dict[str, list[psutil.Process]] = {}
-        for name, pid in self.run["pids"].items():
-            role = name.rstrip("0123456789-")
-            try:
+        pids = [("kafka", self.run.kafka.pid), ("postgres", self.run.postgres.pid)]
+        pids += [(entry.service, entry.pid) for entry in self.run.services]
+        found: dict[str, list[psutil.Process]] = {"client": [psutil.Process()]}
+        for role, pid in pids:
+            if pid is not None:
                 process = psutil.Process(pid)
-                members = [process, *process.children(recursive=True)] if role != "busbar" else [process]
-            except psutil.NoSuchProcess:
-                continue
-            found.setdefault(role, []).extend(members)
-        found["client"] = [psutil.Process()]
+                found.setdefault(role, []).extend([process, *process.children(recursive=True)])
         return found
 
 
@@ -192,18 +198,15 @@ async def storm(system: System, count: int, passwords: dict[str, str]) -> Row:
     return row
 
 
-async def register_storm(system: System, count: int, pepper: bytes) -> dict[str, str]:
+async def register_storm(system: System, count: int) -> dict[str, str]:
     """Create the storm's stations with generated passwords, straight in the configuration table."""
-    import asyncpg
-    from busbar.passwords import generate_password, hash_password
-
     passwords = {f"STORM-{number:05d}": generate_password() for number in range(count)}
-    connection = await asyncpg.connect(system.run["database_url"])
+    connection = await asyncpg.connect(system.run.postgres.url)
     try:
         await connection.executemany(
             "INSERT INTO config.stations (station_id, password_hash) VALUES ($1, $2)"
             " ON CONFLICT (station_id) DO UPDATE SET password_hash = excluded.password_hash",
-            [(name, hash_password(word, pepper, generated=True)) for name, word in passwords.items()],
+            [(name, hash_password(word, system.pepper, generated=True)) for name, word in passwords.items()],
         )
         await connection.execute(
             "INSERT INTO config.tokens (id_token, id_token_key, id_token_type, allow_concurrent)"
@@ -232,10 +235,12 @@ def stack(arguments: list[str]) -> Iterator[System]:
                     raise click.ClickException(
                         "the stack did not start:\n" + (Path(folder) / "up.log").read_text()[-3000:]
                     )
-                if run_file.exists() and (run := json.loads(run_file.read_text())).get("ready"):
+                try:
+                    system = System.of(run_file)
                     break
-                time.sleep(0.2)
-            yield System(run)
+                except (StackError, FileNotFoundError):
+                    time.sleep(0.2)
+            yield system
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -275,10 +280,10 @@ def table(rows: list[Row]) -> str:
 
 
 async def run_scenarios(
-    system: System, names: tuple[str, ...], stations: int, seconds: float, warm: float, pepper: bytes
+    system: System, names: tuple[str, ...], stations: int, seconds: float, warm: float
 ) -> list[Row]:
     """Run what was asked for, in order, printing each row as it comes."""
-    passwords = await register_storm(system, 5000 if "storm" in names else 1, pepper)
+    passwords = await register_storm(system, 5000 if "storm" in names else 1)
 
     def run(name: str) -> Awaitable[Row]:
         match name:
@@ -343,16 +348,12 @@ def main(
     names = names or SCENARIOS
 
     def go(system: System) -> list[Row]:
-        pepper_file = Path(system.run["data"]) / "pepper"
-        import base64
-
-        pepper = base64.b64decode(pepper_file.read_text())
-        return uvloop.run(run_scenarios(system, names, stations, seconds, warm, pepper))
+        return uvloop.run(run_scenarios(system, names, stations, seconds, warm))
 
     print("\n".join(settings()))
     print("\n".join(table([]).splitlines()))
     if run_file:
-        rows = go(System(json.loads(Path(run_file).read_text())))
+        rows = go(System.of(Path(run_file)))
     else:
         with stack(["--edges", str(edges), "--sessions", str(sessions)]) as system:
             rows = go(system)
