@@ -1,0 +1,93 @@
+"""The router as the stream runtime sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from busbar.records import Record, Result
+from services.router import metrics, store
+from services.router.core import Rules, State, apply
+from services.router.events import Event
+from services.router.presence import Edge, Standing, lost_before
+from services.router.records import TOPICS, read_record, write_outcome
+from services.router.watch import EdgeWatch
+
+
+def wall_clock_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class RouterProcessor:
+    """Folds connections, edges and commands of the partitions that it is given.
+
+    Args:
+        clock: Unix milliseconds; tests give their own.
+    """
+
+    group = "router"
+    topics: Sequence[str] = TOPICS
+
+    def __init__(self, rules: Rules, *, edge_silent_ms: int = 15_000, clock: Callable[[], int] = wall_clock_ms) -> None:
+        self._rules = rules
+        self._clock = clock
+        self._watch = EdgeWatch(edge_silent_ms)
+
+    def decode(self, record: Record) -> Event:
+        """Read a record. Raises `InvalidRecord`."""
+        return read_record(record)
+
+    async def load(self, connection: Any, events: Sequence[Event]) -> State:
+        """Load the stations, edges and commands of these events."""
+        return await store.load(connection, events, self._clock(), self._rules)
+
+    def fold(self, state: State, event: Event) -> Iterable[Result]:
+        """Apply one event."""
+        return [write_outcome(outcome) for outcome in apply(state, event)]
+
+    async def store(self, connection: Any, state: State) -> None:
+        """Write what changed."""
+        await store.save(connection, state)
+        metrics.count_batch(state)
+
+    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
+        """Edges that fell silent, stations whose edge died or came back, old sockets to close, overdue commands."""
+        edges = await store.edges(connection)
+        metrics.show_edges(edges.values())
+        silent = self._watch.look(edges.values(), partitions, now_ms)
+        stations = [
+            *await self._lost(connection, edges, partitions, now_ms),
+            *await self._found(connection, edges, partitions, now_ms),
+            *await store.closes_due(connection, partitions, now_ms),
+        ]
+        commands = await store.commands_due(connection, partitions, now_ms)
+        for kind, events in (("edges", silent), ("stations", stations), ("commands", commands)):
+            metrics.DUE.labels(kind).inc(len(events))
+        return [*silent, *dict.fromkeys(stations), *commands]
+
+    async def _lost(
+        self, connection: Any, edges: dict[str, Edge], partitions: Sequence[int], now_ms: int
+    ) -> list[Event]:
+        events: list[Event] = []
+        for edge, instance in await store.holding_edges(connection):
+            bound, _ = lost_before(edges.get(edge), instance, now_ms, self._rules.presence)
+            if bound > 0:
+                events += await store.lost_stations(connection, edge, instance, partitions, bound)
+        return events
+
+    async def _found(
+        self, connection: Any, edges: dict[str, Edge], partitions: Sequence[int], now_ms: int
+    ) -> list[Event]:
+        events: list[Event] = []
+        for edge, instance in await store.unreachable_edges(connection):
+            bound, lost = lost_before(edges.get(edge), instance, now_ms, self._rules.presence)
+            # Heard of again, or gone for good; if it is silent still, there is nothing new.
+            if bound <= 0 or lost is Standing.GONE:
+                events += await store.unreachable_stations(connection, edge, instance, partitions)
+        return events
+
+    def partition_of_event(self, event: Event) -> int:
+        """The partition whose owner folds this event."""
+        return event.partition
