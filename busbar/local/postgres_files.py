@@ -67,7 +67,9 @@ def prepare(folder: Path) -> PostgresFiles:
     password_path = folder / "password"
     if os.geteuid() != 0:
         if (folder / "data" / "PG_VERSION").exists() and not password_path.exists():
-            raise StackError(f"{password_path} is gone, and with it the way into that data: `make clean`, or put it back")
+            raise StackError(
+                f"{password_path} is gone, and with it the way into that data: `make clean`, or put it back"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         return PostgresFiles(installed / "bin", folder / "data", password_path, None)
     base = _folder_of_root()
