@@ -142,7 +142,7 @@ class _Generator:
         size = len(fields) + 1
         if size < 3 or not all(isinstance(entry.type, Nullable) for entry in fields):
             return
-        with self.source.block(f"if data[p : p + {size}] == {bytes(size)!r}:"):
+        with self.source.block(f"if not data[p] and data[p : p + {size}] == {bytes(size)!r}:"):
             self.source.line(f"p += {size}")
             self.source.line("break")
 

@@ -179,7 +179,9 @@ class _DecodeLayout:
     """The samples with no value."""
     tails: tuple[bytes, ...]
     """The last one with the mark that ends the list."""
-    units: list[tuple[int, str, Sample]]
+    units: list[str]
+    """What each sample's unit of measure says, if it says a unit and nothing else in every one of them."""
+    objects: list[tuple[int, str, Sample]]
     """The objects inside the templates, which every list needs copies of."""
     unpack: Callable[[bytes, int], tuple[Any, ...]]
     """For doubles: reads values and tails in turn."""
@@ -187,9 +189,14 @@ class _DecodeLayout:
 
     def fill(self, values: Sequence[Any]) -> list[Sample]:
         samples = list(map(dict.copy, self.templates))
-        for sample, value in zip(samples, values, strict=True):
-            sample[_VALUE] = value
-        for index, name, member in self.units:
+        if self.units:
+            for sample, value, unit in zip(samples, values, self.units):  # noqa: B905 - the layout made them
+                sample["value"] = value
+                sample["unitOfMeasure"] = {"unit": unit}
+            return samples
+        for sample, value in zip(samples, values):  # noqa: B905
+            sample["value"] = value
+        for index, name, member in self.objects:
             samples[index][name] = member.copy()
         return samples
 
@@ -277,10 +284,13 @@ class SampleDecoder:
             tails.append(data[begin:end])
         tails[-1] += b"\x00"
         templates = [{**sample, _VALUE: None} for sample in samples]
-        units = [(index, _UNITS, dict(sample[_UNITS])) for index, sample in enumerate(samples) if _UNITS in sample]
+        objects = [(index, _UNITS, dict(sample[_UNITS])) for index, sample in enumerate(samples) if _UNITS in sample]
+        units = [member["unit"] for _, _, member in objects if member.keys() == {"unit"}]
+        if len(units) < len(samples):
+            units = []
         unpack = struct.Struct("<" + "".join(f"d{len(tail)}s" for tail in tails)).unpack_from
         size = sum(map(len, tails)) + 8 * len(tails)
-        self._memo.add(key, _DecodeLayout(templates, tuple(tails), units, unpack, size), len(tails))
+        self._memo.add(key, _DecodeLayout(templates, tuple(tails), units, objects, unpack, size), len(tails))
 
 
 def _text_size(text: str) -> int:
