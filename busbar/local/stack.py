@@ -1,0 +1,299 @@
+"""The whole system on one machine, from nothing to ready and back."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import fcntl
+import os
+import resource
+import sys
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+import busbar
+from busbar.local import fleet as demo
+from busbar.local import secrets
+from busbar.local.artifacts import Progress, pinned_kafka
+from busbar.local.errors import StackError
+from busbar.local.kafka import RUN, KafkaCluster, wait_for_leaders
+from busbar.local.postgres import PostgresServer, check_database
+from busbar.local.runfile import RunFile, Server
+from busbar.local.services import Instance, entry, instances
+from busbar.local.supervisor import KafkaChild, PostgresChild, Rank, Say, ServiceChild, Supervisor
+from busbar.postgres import migrate
+from busbar.topics import all_topics, create_topics
+
+READY_SECONDS = 60.0
+_OPEN_FILES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `busbar up` was asked for."""
+
+    folder: Path
+    """Data, logs, secrets and `run.json`."""
+    processes: dict[str, int] = field(default_factory=dict)
+    """How many processes of each service; 1 unless given."""
+    fleet: int = 50
+    """Stations of the demo fleet; 0: no fleet."""
+    seed: int = 1
+    auto_register: bool = False
+    """Whether stations that nobody has registered may connect."""
+    kafka_bootstrap_servers: str | None = None
+    """Use this Kafka instead of the embedded one."""
+    database_url: str | None = None
+    """Use this PostgreSQL instead of the embedded one."""
+    partitions: str = "local"
+
+
+class Stack:
+    """Kafka, PostgreSQL, every service and the fleet.
+
+    Args:
+        say: Told one line about each step.
+        progress: Told about the download of the broker, if there is one.
+    """
+
+    def __init__(self, options: Options, say: Say, progress: Progress | None = None) -> None:
+        self.options = options
+        self.folder = options.folder.absolute()
+        self.logs = self.folder / "logs"
+        self.run_file_path = self.folder / "run.json"
+        self.supervisor = Supervisor(say, changed=self.write_run_file)
+        self._say = say
+        self._progress = progress
+        self._lock: TextIO | None = None
+        self._kafka: KafkaCluster | None = None
+        self._postgres: PostgresServer | None = None
+        self._services: list[tuple[Instance, ServiceChild]] = []
+        self._started_at = datetime.now(UTC)
+
+    async def start(self) -> None:
+        """Start everything; returns when every service is ready.
+
+        Raises:
+            StackError: Something does not work, in one line with the remedy. Call `stop` all the same.
+        """
+        begin = time.monotonic()
+        self._take_lock()
+        raise_open_files()
+        pepper = secrets.ensure_pepper(self.folder / "pepper")
+        key = secrets.ensure_admin_key(self.folder / "admin.key")
+        await _both(self._start_kafka(), self._start_postgres())
+        await _both(self._create_topics(), self._prepare_database(key, pepper))
+        await self._start_services(pepper)
+        self.write_run_file()
+        if self.options.fleet:
+            await self.supervisor.start([self._simulator()])
+            self.write_run_file()
+        self._say(f"ready after {time.monotonic() - begin:.1f} s")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep everything running until `stop` is set."""
+        await self.supervisor.run(stop)
+
+    async def stop(self) -> None:
+        """Stop everything in order, and give the folder free."""
+        await self.supervisor.stop()
+        self.run_file_path.unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Of the Kafka in use."""
+        if self._kafka is not None:
+            return self._kafka.bootstrap_servers
+        return self.options.kafka_bootstrap_servers or ""
+
+    @property
+    def database_url(self) -> str:
+        """Of the PostgreSQL in use."""
+        if self._postgres is not None:
+            return self._postgres.url
+        return self.options.database_url or ""
+
+    def run_file(self) -> RunFile:
+        """What runs at this moment."""
+        kafka = self._kafka.nodes[1].process if self._kafka is not None else None
+        postgres = self._postgres.process if self._postgres is not None else None
+        api = next(instance for instance, _ in self._services if instance.service == "api")
+        return RunFile(
+            busbar=busbar.__version__,
+            pid=os.getpid(),
+            started_at=self._started_at.isoformat(timespec="seconds"),
+            logs=str(self.logs),
+            kafka=Server(self.bootstrap_servers, self._kafka is not None, kafka.pid if kafka else None),
+            postgres=Server(self.database_url, self._postgres is not None, postgres.pid if postgres else None),
+            api_url=f"http://127.0.0.1:{api.listen_port}",
+            admin_key_path=str(self.folder / "admin.key"),
+            fleet_path=str(self.folder / "fleet.json") if self.options.fleet else None,
+            edges=tuple(instance.edge() for instance, _ in self._services if instance.service == "edge"),
+            services=tuple(entry(instance, child) for instance, child in self._services),
+        )
+
+    def write_run_file(self) -> None:
+        """Write `run.json` anew, with the process ids of now."""
+        if self._services:
+            self.run_file().write(self.run_file_path)
+
+    def _take_lock(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = open(self.folder / "lock", "a+")  # noqa: SIM115 - held until the stack stops
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip()
+            lock.close()
+            raise StackError(
+                f"busbar already runs in {self.options.folder} (process {owner or 'unknown'}): stop it there first"
+                f" (`kill {owner or 'PID'}`), or use another folder with --data"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._lock = lock
+
+    async def _start_kafka(self) -> None:
+        servers = self.options.kafka_bootstrap_servers
+        if servers is not None:
+            await check_kafka(servers)
+            self._say(f"Kafka at {servers} (KAFKA_BOOTSTRAP_SERVERS)")
+            return
+        begin = time.monotonic()
+        cluster = KafkaCluster(
+            self.folder / "kafka",
+            profile=RUN,
+            preferred_port=9092,
+            log_folder=self.logs,
+            progress=self._progress,
+        )
+        self._kafka = cluster
+        try:
+            await cluster.start()
+        finally:
+            self.supervisor.watch(KafkaChild(cluster))
+        took = time.monotonic() - begin
+        self._say(f"Kafka {pinned_kafka().version} at {cluster.bootstrap_servers} on {cluster.java}, {took:.1f} s")
+
+    async def _start_postgres(self) -> None:
+        url = self.options.database_url
+        if url is not None:
+            version = await check_database(url)
+            self._say(f"PostgreSQL {version} (DATABASE_URL)")
+            return
+        begin = time.monotonic()
+        server = PostgresServer(self.folder / "postgres", preferred_port=5432, log_path=self.logs / "postgres.log")
+        self._postgres = server
+        try:
+            await server.start()
+        finally:
+            self.supervisor.watch(PostgresChild(server))
+        version = await check_database(server.url)
+        took = time.monotonic() - begin
+        self._say(f"PostgreSQL {version} at 127.0.0.1:{server.port}, {server.where}, {took:.1f} s")
+
+    async def _create_topics(self) -> None:
+        await create_topics(self.bootstrap_servers, self.options.partitions)
+        await wait_for_leaders(self.bootstrap_servers, all_topics())
+
+    async def _prepare_database(self, key: str, pepper: bytes) -> None:
+        await migrate(self.database_url)
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            await secrets.register_admin_key(key, connection)
+            if self.options.fleet:
+                stations = demo.ensure_fleet(self.folder / "fleet.json", self.options.fleet)
+                await demo.register(stations, connection, pepper)
+        finally:
+            await connection.close()
+
+    async def _start_services(self, pepper: bytes) -> None:
+        common = self._environment(pepper)
+        for instance in instances(self.options.processes):
+            self._services.append((instance, instance.child(common, self.logs)))
+        await self.supervisor.start(child for _, child in self._services)
+        counts = {instance.service: 0 for instance, _ in self._services}
+        for instance, _ in self._services:
+            counts[instance.service] += 1
+        self._say("services: " + ", ".join(f"{count} {service}" for service, count in counts.items()))
+        stop = asyncio.Event()
+        watching = asyncio.create_task(self.supervisor.run(stop))
+        ready = asyncio.create_task(self.supervisor.wait_ready(READY_SECONDS))
+        try:
+            await asyncio.wait((watching, ready), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.set()
+            if not ready.done():
+                ready.cancel()
+            results = await asyncio.gather(watching, ready, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _environment(self, pepper: bytes) -> dict[str, str]:
+        root = str(Path(busbar.__file__).resolve().parent.parent)
+        paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        return {
+            "BUSBAR_EDGE_DRAIN_SECONDS": "2",  # people who press Ctrl-C do not want to wait
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "DATABASE_URL": self.database_url,
+            "BUSBAR_PARTITIONS": self.options.partitions,
+            "BUSBAR_PASSWORD_PEPPER": base64.b64encode(pepper).decode(),
+            "BUSBAR_AUTO_REGISTER": "true" if self.options.auto_register else "false",
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
+
+    def _simulator(self) -> ServiceChild:
+        command = [sys.executable, "-m", "busbar", "simulate", "--run-file", str(self.run_file_path)]
+        command += ["--stations", str(self.options.fleet), "--seed", str(self.options.seed)]
+        return ServiceChild("simulator", command, rank=Rank.SIMULATOR, log_path=self.logs / "simulator.log")
+
+
+async def check_kafka(bootstrap_servers: str, timeout_seconds: float = 10.0) -> None:
+    """Find out whether a broker that somebody else runs answers.
+
+    Raises:
+        StackError: It does not.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await admin.start()
+            await admin.describe_cluster()
+    except (KafkaError, OSError, TimeoutError, ValueError) as error:
+        raise StackError(
+            f"KAFKA_BOOTSTRAP_SERVERS: no broker answers at {bootstrap_servers} ({type(error).__name__}): is it"
+            " there? Unset the variable to use the embedded one"
+        ) from error
+    finally:
+        await admin.close()
+
+
+def raise_open_files() -> None:
+    """Let this process and its children open as many files as the machine allows: a station is a socket."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:
+    """Run both at once; if one fails, let the other come to its end before its error is raised."""
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
