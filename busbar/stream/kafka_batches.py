@@ -65,7 +65,7 @@ class PartitionQueue:
         for entry in waiting:
             if count >= limit:
                 break
-            if batch.append(key=entry[0], value=entry[1], timestamp=entry[2], headers=entry[3]) is None:
+            if batch.append(key=entry[0], value=entry[1], timestamp=entry[2], headers=list(entry[3])) is None:
                 break
             count += 1
         batch.close()

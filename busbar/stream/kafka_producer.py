@@ -120,7 +120,10 @@ class KafkaProducer:
         self._tasks: list[asyncio.Task[None]] = []
         self._farewells: set[asyncio.Task[None]] = set()
         self._refreshing: asyncio.Task[None] | None = None
-        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._failure: BaseException | None = None
+        loop = asyncio.get_running_loop()
+        self._failed_future: asyncio.Future[None] = loop.create_future()
+        self._now: Callable[[], float] = loop.time
 
     # Life
 
@@ -137,7 +140,7 @@ class KafkaProducer:
             asyncio.create_task(self._supervise(), name="producer-supervisor"),
         ]
         for task in self._tasks:
-            task.add_done_callback(_log_unexpected_end)
+            task.add_done_callback(self._own_task_ended)
 
     async def stop(self, deadline_seconds: float = 5.0) -> bool:
         """Send what is left, for so long at most. Returns whether all of it was acknowledged."""
@@ -182,6 +185,8 @@ class KafkaProducer:
         on_ack: Callable[[], None] | None = None,
     ) -> None:
         """See `Producer.append`."""
+        if self._failure is not None:
+            raise RuntimeError("the producer has failed") from self._failure
         size = 70 + (len(key) if key else 0) + (len(value) if value else 0)
         for name, content in headers:
             size += 10 + 3 * len(name) + len(content)
@@ -244,7 +249,9 @@ class KafkaProducer:
         for queue in queues:
             queue.notify_at(queue.appended, reached)
         self._tick()
-        await done
+        await asyncio.wait((done, self._failed_future), return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise RuntimeError("the producer has failed") from self._failure
 
     def problem(self) -> str | None:
         """For health checks: what is wrong with the path to Kafka, if anything is known to be."""
@@ -253,7 +260,7 @@ class KafkaProducer:
         age = self.oldest_unacknowledged_seconds()
         if age > self._stall_seconds:
             return f"Kafka has acknowledged nothing for {age:.0f} s"
-        if any(task.done() for task in self._tasks):
+        if self._failure is not None:
             return "the producer's own task has ended"
         return None
 
@@ -397,6 +404,13 @@ class KafkaProducer:
         self._replacing = True
         self._alarm.set()
 
+    def _own_task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s has ended", task.get_name(), exc_info=error)
+            self._failure = error
+            if not self._failed_future.done():
+                self._failed_future.set_result(None)
+
     def _adopt(self, producer: Any) -> None:
         self._producer = producer
         generation = self._generation
@@ -502,8 +516,3 @@ async def _dismiss(producer: Any) -> None:
 
 def _has_leader(producer: Any, queue: PartitionQueue) -> bool:
     return producer.client.cluster.leader_for_partition(queue.kafka_name) not in (None, -1)
-
-
-def _log_unexpected_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("%s has ended", task.get_name(), exc_info=error)
