@@ -6,13 +6,18 @@ The code knows no other topic names: ask `station_topic` or spell a name that `a
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from busbar.ocpp.versions import Version
 from busbar.resources import schemas_folder
+
+MAX_BATCH_BYTES = 1_048_576 + 65_536
+"""What a topic takes in one batch: a producer's largest request, 1 MiB at most, and what surrounds its records."""
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,64 @@ def partition_profiles() -> tuple[str, ...]:
     """The names of the partition profiles that every group of topics has a count for."""
     groups = [set(topic.partition_counts) for topic in all_topics().values()]
     return tuple(name for name in next(iter(all_topics().values())).partition_counts if all(name in g for g in groups))
+
+
+def topic_configuration(topic: Topic, replication_factor: int) -> dict[str, str]:
+    """The whole configuration of a topic, as Kafka spells it."""
+    configuration = {
+        "cleanup.policy": topic.policy,
+        "compression.type": "producer",
+        "message.timestamp.type": "CreateTime",
+        "max.message.bytes": str(MAX_BATCH_BYTES),
+        "min.insync.replicas": str(max(1, replication_factor - 1)),
+        "unclean.leader.election.enable": "false",
+    }
+    if topic.retention_days is None:
+        # Only closed segments are compacted.
+        return configuration | {"segment.ms": str(_DAY_MS), "delete.retention.ms": str(7 * _DAY_MS)}
+    retention_ms = topic.retention_days * _DAY_MS
+    # Only closed segments are deleted: a tenth of the retention is the most that a record stays beyond it.
+    segment_ms = min(retention_ms // 10, 7 * _DAY_MS)
+    return configuration | {"retention.ms": str(retention_ms), "segment.ms": str(segment_ms)}
+
+
+async def create_topics(
+    bootstrap_servers: str,
+    profile: str,
+    *,
+    replication_factor: int = 1,
+    topics: Sequence[str] | None = None,
+    timeout_seconds: float = 120.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Create the topics that a cluster lacks, bring the others in line, and wait until all of them take records.
+
+    It may be repeated at any time: partition counts are raised and never lowered, and a configuration that differs
+    is set again. A broker that does not answer yet is waited for.
+
+    Args:
+        bootstrap_servers: Comma-separated `HOST:PORT`s.
+        profile: The partitions profile: `local`, `small` or `large`.
+        replication_factor: Of new topics. One replica less than that has to be in sync for a record to be durable.
+        topics: Their names; all of them unless given.
+        timeout_seconds: For everything together.
+        progress: Told how many topics take records, and how many there are.
+
+    Raises:
+        TopicError: The cluster refuses a topic; the message says which and why.
+        TimeoutError: Not all topics take records in time.
+    """
+    from busbar import kafka_topics  # aiokafka takes a while to import, and few users of this module need a broker
+
+    known = all_topics()
+    await kafka_topics.create(
+        bootstrap_servers,
+        [known[name] for name in (known if topics is None else topics)],
+        profile,
+        replication_factor=replication_factor,
+        timeout_seconds=timeout_seconds,
+        progress=progress,
+    )
 
 
 def _action_topics(table: Mapping[str, Any], actions: Mapping[str, Any]) -> Iterator[Topic]:
