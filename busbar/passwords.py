@@ -7,6 +7,7 @@ stored as argon2id, whose check takes about 20 ms and belongs in a thread.
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import hmac
 import secrets
@@ -15,10 +16,20 @@ from base64 import b64decode, b64encode
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import Type, hash_secret, verify_secret
 
+from busbar.config import ConfigError, Env
+
 MAX_PASSWORD_BYTES = 1024
 _KEYED = "hmac-sha256"
 _ARGON2ID = "$argon2id$"
 _SALT_BYTES = 16
+
+
+def read_pepper(env: Env) -> bytes:
+    """`BUSBAR_PASSWORD_PEPPER`, which is Base64; empty if it is not set. Raises `ConfigError`."""
+    try:
+        return b64decode(env.text("BUSBAR_PASSWORD_PEPPER", ""), validate=True)
+    except binascii.Error:
+        raise ConfigError("BUSBAR_PASSWORD_PEPPER is not Base64") from None
 
 
 def generate_password() -> str:
