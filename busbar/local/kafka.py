@@ -352,12 +352,11 @@ async def wait_for_leaders(bootstrap_servers: str, topics: Iterable[str], timeou
     async with asyncio.timeout(timeout_seconds):
         await consumer.start()
         try:
-            consumer.subscribe(list(names))
-            partitions: list[TopicPartition] = []
-            while {partition.topic for partition in partitions} != names:
-                await consumer.topics()
-                known = {name: consumer.partitions_for_topic(name) for name in names}
-                partitions = [TopicPartition(name, p) for name, found in known.items() for p in found or ()]
+            while not names <= await consumer.topics():  # noqa: ASYNC110 - the broker knows
+                await asyncio.sleep(0.1)
+            found = {name: consumer.partitions_for_topic(name) for name in names}
+            partitions = [TopicPartition(name, number) for name, numbers in found.items() for number in numbers or ()]
+            consumer.assign(partitions)  # without it the client asks for each topic's metadata by itself
             await consumer.end_offsets(partitions)
         finally:
             await consumer.stop()

@@ -20,17 +20,18 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 import busbar
+from busbar.kafka_topics import TopicError
 from busbar.local import fleet as demo
 from busbar.local import secrets
 from busbar.local.artifacts import Progress, pinned_kafka
 from busbar.local.errors import StackError
-from busbar.local.kafka import RUN, KafkaCluster, wait_for_leaders
+from busbar.local.kafka import RUN, KafkaCluster
 from busbar.local.postgres import PostgresServer, check_database
 from busbar.local.runfile import RunFile, Server
 from busbar.local.services import Instance, entry, instances
 from busbar.local.supervisor import KafkaChild, PostgresChild, Rank, Say, ServiceChild, Supervisor
 from busbar.postgres import migrate
-from busbar.topics import all_topics, create_topics
+from busbar.topics import create_topics
 
 READY_SECONDS = 60.0
 _OPEN_FILES = 65_536
@@ -75,6 +76,7 @@ class Stack:
         self._lock: TextIO | None = None
         self._kafka: KafkaCluster | None = None
         self._postgres: PostgresServer | None = None
+        self._replication_factor = 1
         self._services: list[tuple[Instance, ServiceChild]] = []
         self._started_at = datetime.now(UTC)
 
@@ -169,7 +171,7 @@ class Stack:
     async def _start_kafka(self) -> None:
         servers = self.options.kafka_bootstrap_servers
         if servers is not None:
-            await check_kafka(servers)
+            self._replication_factor = min(3, await check_kafka(servers))
             self._say(f"Kafka at {servers} (KAFKA_BOOTSTRAP_SERVERS)")
             return
         begin = time.monotonic()
@@ -206,8 +208,13 @@ class Stack:
         self._say(f"PostgreSQL {version} at 127.0.0.1:{server.port}, {server.where}, {took:.1f} s")
 
     async def _create_topics(self) -> None:
-        await create_topics(self.bootstrap_servers, self.options.partitions)
-        await wait_for_leaders(self.bootstrap_servers, all_topics())
+        try:
+            await create_topics(
+                self.bootstrap_servers, self.options.partitions, replication_factor=self._replication_factor
+            )
+        except (TopicError, TimeoutError) as error:
+            why = str(error) or "Kafka did not take them in time"
+            raise StackError(f"the topics cannot be made: {why}; see {self.logs}") from error
 
     async def _prepare_database(self, key: str, pepper: bytes) -> None:
         await migrate(self.database_url)
@@ -263,8 +270,8 @@ class Stack:
         return ServiceChild("simulator", command, rank=Rank.SIMULATOR, log_path=self.logs / "simulator.log")
 
 
-async def check_kafka(bootstrap_servers: str, timeout_seconds: float = 10.0) -> None:
-    """Find out whether a broker that somebody else runs answers.
+async def check_kafka(bootstrap_servers: str, timeout_seconds: float = 10.0) -> int:
+    """Find out whether a cluster that somebody else runs answers, and how many brokers it has.
 
     Raises:
         StackError: It does not.
@@ -273,7 +280,7 @@ async def check_kafka(bootstrap_servers: str, timeout_seconds: float = 10.0) -> 
     try:
         async with asyncio.timeout(timeout_seconds):
             await admin.start()
-            await admin.describe_cluster()
+            return len((await admin.describe_cluster())["brokers"])
     except (KafkaError, OSError, TimeoutError, ValueError) as error:
         raise StackError(
             f"KAFKA_BOOTSTRAP_SERVERS: no broker answers at {bootstrap_servers} ({type(error).__name__}): is it"

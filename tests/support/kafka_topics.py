@@ -6,15 +6,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from busbar import topics
-from busbar.local.kafka import wait_for_leaders
-from busbar.topics import all_topics
+from busbar.topics import all_topics, create_topics
 
 
 async def create(bootstrap_servers: str) -> None:
     """Create every topic and wait until each takes records."""
-    await topics.create_topics(bootstrap_servers, "local")
-    await wait_for_leaders(bootstrap_servers, all_topics())
+    await create_topics(bootstrap_servers, "local")
 
 
 async def empty(bootstrap_servers: str) -> None:
@@ -42,6 +39,7 @@ async def end_offsets(bootstrap_servers: str) -> dict[TopicPartition, int]:
     try:
         known = all_topics().values()
         partitions = [TopicPartition(topic.name, p) for topic in known for p in range(topic.partitions("local"))]
+        consumer.assign(partitions)  # without it the client asks for each topic's metadata by itself
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         return ends
     finally:
