@@ -17,14 +17,15 @@ from typing import Any
 from busbar.avro.compatibility import problems
 from busbar.avro.conversion import action_record
 from busbar.avro.errors import SchemaError
+from busbar.avro.examples import action_example
 from busbar.avro.lock import LOCK_FILE, Lock, read_lock
 from busbar.avro.schema import Schema, parse_schema
 from busbar.resources import schemas_folder
 from busbar.topics import all_topics
 
 
-def avsc_text(source: Mapping[str, Any]) -> str:
-    """The text of an `.avsc` file."""
+def json_text(source: Mapping[str, Any]) -> str:
+    """The text of a file of JSON that people read."""
     return json.dumps(source, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -41,13 +42,6 @@ def hand_written(folder: Path) -> dict[str, Any]:
             raise SchemaError(f"{path.name} defines {name}")
         found[name] = source
     return found
-
-
-def action_schemas() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The schema of every action topic by full name, in its JSON form."""
-    for topic in all_topics().values():
-        if topic.version is not None and topic.action is not None:
-            yield topic.schema, action_record(topic.version, topic.action)
 
 
 def topic_schemas(sources: Mapping[str, Any]) -> Iterator[tuple[str, Schema]]:
@@ -90,10 +84,13 @@ def generated_files(root: Path, amend: frozenset[str] = frozenset()) -> dict[Pat
     folder = root / "schemas"
     sources = hand_written(folder)
     files: dict[Path, str] = {}
-    for name, source in action_schemas():
-        sources[name] = source
-        _, label, action = name.split(".")
-        files[folder / "avro" / "ocpp" / label / f"{action}.avsc"] = avsc_text(source)
+    for topic in all_topics().values():
+        if topic.version is None or topic.action is None:
+            continue
+        sources[topic.schema] = action_record(topic.version, topic.action)
+        path = folder / "avro" / "ocpp" / topic.version.label / f"{topic.action}.avsc"
+        files[path] = json_text(sources[topic.schema])
+        files[folder / "examples" / f"{topic.name}.json"] = json_text(action_example(topic.version, topic.action))
     lock = read_lock(folder / LOCK_FILE)
     update_lock(lock, topic_schemas(sources), amend)
     files[folder / LOCK_FILE] = lock.to_json()
@@ -119,7 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     stale = [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    superfluous = sorted(set((root / "schemas" / "avro" / "ocpp").glob("**/*.avsc")) - files.keys())
+    found = {
+        *(root / "schemas" / "avro" / "ocpp").glob("**/*.avsc"),
+        *(root / "schemas" / "examples").glob("ocpp.v*.json"),
+    }
+    superfluous = sorted(found - files.keys())
     wrong = missing_schemas(root / "schemas")
     for problem in wrong:
         print(f"error: {problem}", file=sys.stderr)
