@@ -57,14 +57,12 @@ async def read_topic(servers: str, topic: str) -> list[dict[str, Any]]:
         ends = await consumer.end_offsets(partitions)
         reader = Reader()
         found: list[dict[str, Any]] = []
-        while any(await consumer.position(partition) < ends[partition] for partition in partitions):
+        left = {partition for partition in partitions if ends[partition] > 0}
+        while left:
             batches = await consumer.getmany(timeout_ms=500)
-            for partition, records in batches.items():
-                for record in records:
-                    if record.value is not None:
-                        found.append(
-                            reader(record.value) | {"_partition": partition.partition, "_offset": record.offset}
-                        )
+            for records in batches.values():
+                found += [reader(record.value) for record in records if record.value is not None]
+            left = {partition for partition in left if await consumer.position(partition) < ends[partition]}
         return found
     finally:
         await consumer.stop()
