@@ -1,0 +1,23 @@
+"""A short ordeal in every test run; `make chaos` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.__main__ import run_seed
+from tests.chaos.plan import make_plan
+
+
+def test_a_seed_makes_the_same_plan_again() -> None:
+    assert make_plan(7, 50, 2.0) == make_plan(7, 50, 2.0)
+    assert make_plan(7, 50, 2.0) != make_plan(8, 50, 2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+async def test_nothing_is_lost_or_doubled_while_processes_are_killed_and_paused(tmp_path: Path) -> None:
+    verdict, done = await run_seed(1, tmp_path / "data", faults=16, stations=16, transactions=5, pace=0.8, interval=2.5)
+    assert sum(done.values()) >= 10
+    assert not verdict.problems, str(verdict)
