@@ -79,6 +79,11 @@ async def missing_migrations(connection: asyncpg.Connection[asyncpg.Record]) -> 
     return [migration.name for migration in migrations() if migration.name not in done]
 
 
+async def connect(url: str, *, service: str, command_timeout: float = 30.0) -> asyncpg.Connection[asyncpg.Record]:
+    """One connection with the limits of `connect_pool`."""
+    return await asyncpg.connect(url, command_timeout=command_timeout, server_settings=_limits(service))
+
+
 async def connect_pool(url: str, *, service: str, max_size: int = 4) -> asyncpg.Pool[asyncpg.Record]:
     """A pool whose sessions cannot hold a row for long.
 
@@ -86,16 +91,16 @@ async def connect_pool(url: str, *, service: str, max_size: int = 4) -> asyncpg.
     next owner in after two seconds.
     """
     return await asyncpg.create_pool(
-        url,
-        min_size=1,
-        max_size=max_size,
-        command_timeout=30,
-        server_settings={
-            "application_name": f"busbar-{service}",
-            "idle_in_transaction_session_timeout": "2000",
-            "statement_timeout": "20000",
-            "tcp_keepalives_idle": "5",
-            "tcp_keepalives_interval": "2",
-            "tcp_keepalives_count": "3",
-        },
+        url, min_size=1, max_size=max_size, command_timeout=30, server_settings=_limits(service)
     )
+
+
+def _limits(service: str) -> dict[str, str]:
+    return {
+        "application_name": f"busbar-{service}",
+        "idle_in_transaction_session_timeout": "2000",
+        "statement_timeout": "20000",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+    }

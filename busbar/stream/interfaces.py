@@ -6,6 +6,7 @@ The broker has two implementations, Kafka and an in-memory one, and one contract
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from busbar.records import Headers, Record, Result, TopicPartition
@@ -33,11 +34,27 @@ class Busy(Exception):  # noqa: N818
         self.retry_after_seconds = retry_after_seconds
 
 
+@dataclass(frozen=True, slots=True)
+class StoreCall:
+    """Everything that a state wants written, as one call of an SQL function.
+
+    The runtime calls it in the very statement that moves the offsets: a batch then commits in one round trip.
+    """
+
+    function: str
+    """Its name with the schema, such as `sessions.store`. Empty: there is nothing to write."""
+    arguments: tuple[Any, ...] = ()
+    """As `asyncpg` passes them; their types are those of the function's parameters."""
+
+
 class Processor(Protocol[State]):
     """A service as the runtime sees it: a fold with a loader and a storer (rules 5 and 6).
 
     For each batch the runtime calls `load`, then `fold` once per event in order, then `store` inside the
     transaction that also moves the offsets, and produces the results after the commit.
+
+    A processor may have one method more: `store_call(self, state) -> StoreCall | None`. What it returns is used
+    instead of `store`; `None` asks for `store` all the same (a large batch that is better copied, say).
     """
 
     group: str
@@ -65,7 +82,9 @@ class Processor(Protocol[State]):
     async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
         """What has come due by the clock (deadlines, watchdogs) in these partitions; `()` if nothing ever does.
 
-        Called about once a second. The events are folded like records and must be harmless when repeated.
+        Called about once a second, for partitions that have nothing left to read: while one lags, its deadlines
+        wait, because the record that meets them may stand in the log. The events are folded like records and must be
+        harmless when repeated.
         """
 
     def partition_of_event(self, event: Event) -> int:
@@ -77,6 +96,9 @@ class Producer(Protocol):
 
     unacknowledged_bytes: int
     """Bytes handed over and not yet acknowledged; the edge stops reading above its bound."""
+
+    max_request_bytes: int
+    """The most that `busbar.stream.results.record_size` of one record may be."""
 
     def oldest_unacknowledged_seconds(self) -> float:
         """How long the oldest record has been waiting for its acknowledgement; 0.0 when nothing is waiting.
@@ -159,6 +181,13 @@ class Consumer(Protocol):
 
     def end(self, partition: TopicPartition) -> int | None:
         """The last known end of the partition (high watermark), `None` while unknown."""
+
+    async def ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Ask the broker for the ends of partitions, assigned or not.
+
+        Raises:
+            TimeoutError: It did not answer in time, or there is no such partition.
+        """
 
     def silent_seconds(self) -> float:
         """How long a partition that is read has had no answer from its broker, not even an empty one.

@@ -67,6 +67,7 @@ class KafkaConsumer:
         self._ends: dict[TopicPartition, int] = {}
         self._names: dict[TopicPartition, KafkaTopicPartition] = {}
         self._known: dict[KafkaTopicPartition, TopicPartition] = {}
+        self._states: dict[TopicPartition, Any] = {}
         self._paused: set[TopicPartition] = set()
         self._heard: dict[TopicPartition, float] = {}
         self._poll_times: dict[TopicPartition, int | None] = {}
@@ -128,6 +129,8 @@ class KafkaConsumer:
         if not self._positions:
             await asyncio.sleep(timeout_seconds)
             return {}
+        if time.monotonic() - self._checked >= _CHECK_SECONDS:
+            await self._check(time.monotonic())
         try:
             fetched = await self._consumer.getmany(timeout_ms=int(timeout_seconds * 1000))
         except errors.OffsetOutOfRangeError as error:
@@ -140,6 +143,7 @@ class KafkaConsumer:
             logger.warning("a fetch failed: trying again", extra={"error": repr(error)})
             await asyncio.sleep(min(timeout_seconds, 0.1))
             fetched = {}
+        # From here on nothing is awaited: a caller that gives up while waiting loses no record.
         now = time.monotonic()
         result = {}
         for name, records in fetched.items():
@@ -152,8 +156,6 @@ class KafkaConsumer:
             result[partition] = [
                 Record(topic, number, r.offset, r.timestamp, r.key, r.value, r.headers) for r in records
             ]
-        if now - self._checked >= _CHECK_SECONDS:
-            await self._check(now)
         return result
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
@@ -173,18 +175,23 @@ class KafkaConsumer:
 
     def position(self, partition: TopicPartition) -> int:
         """See `Consumer.position`."""
-        state = self._state(partition)
         # aiokafka's own position also moves over what holds no record, such as the marker of a transaction.
-        if state is not None and state.has_valid_position:
-            return max(self._positions[partition], int(state.position))
-        return self._positions[partition]
+        position: int = self._states[partition].position
+        return position
 
     def end(self, partition: TopicPartition) -> int | None:
         """See `Consumer.end`."""
-        state = self._state(partition)
+        state = self._states.get(partition)
         if state is not None and state.highwater is not None:
-            self._ends[partition] = state.highwater
+            end: int = state.highwater
+            return end
         return self._ends.get(partition)
+
+    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.ends`."""
+        names = {KafkaTopicPartition(partition.topic, partition.partition): partition for partition in partitions}
+        found = await self._lookup("end_offsets", names)
+        return {names[name]: end for name, end in found.items()}
 
     def silent_seconds(self) -> float:
         """See `Consumer.silent_seconds`."""
@@ -208,12 +215,6 @@ class KafkaConsumer:
 
     # Inside
 
-    def _state(self, partition: TopicPartition) -> Any:
-        subscription = self._consumer._subscription.subscription if self._consumer is not None else None
-        if subscription is None or subscription.assignment is None:
-            return None
-        return subscription.assignment.state_value(self._names[partition])
-
     def _point(self, consumer: Any) -> None:
         """Assign and seek, without an `await` between the two: nothing is fetched from anywhere else."""
         consumer.assign(list(self._names.values()))
@@ -221,6 +222,8 @@ class KafkaConsumer:
             consumer.seek(name, self._positions[partition])
             if partition in self._paused:
                 consumer.pause(name)
+        assignment = consumer._subscription.subscription.assignment
+        self._states = {partition: assignment.state_value(name) for partition, name in self._names.items()}
 
     async def _lookup(self, what: str, names: Iterable[KafkaTopicPartition]) -> dict[KafkaTopicPartition, int]:
         wanted = list(names)
@@ -271,8 +274,7 @@ class KafkaConsumer:
             self._forgive()  # nobody asked for so long; that was us, not the broker
         self._checked = now
         for partition in self._names:
-            state = self._state(partition)
-            polled = state.timestamp if state is not None else None
+            polled = self._states[partition].timestamp
             if polled != self._poll_times.get(partition):
                 self._poll_times[partition] = polled
                 self._heard[partition] = now

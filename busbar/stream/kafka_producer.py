@@ -23,6 +23,7 @@ from busbar.stream import metrics
 from busbar.stream.interfaces import RecordTooLarge, UnknownTopic
 from busbar.stream.kafka_batches import Entry, PartitionQueue
 from busbar.stream.partitioner import Partitioner
+from busbar.stream.results import record_size
 
 logger = logging.getLogger(__name__)
 
@@ -187,9 +188,7 @@ class KafkaProducer:
         """See `Producer.append`."""
         if self._failure is not None:
             raise RuntimeError("the producer has failed") from self._failure
-        size = 70 + (len(key) if key else 0) + (len(value) if value else 0)
-        for name, content in headers:
-            size += 10 + 3 * len(name) + len(content)
+        size = record_size(key, value, headers)
         if size > self.max_request_bytes:
             raise RecordTooLarge(f"a record of {size} bytes for {topic} exceeds the limit of {self.max_request_bytes}")
         try:

@@ -16,6 +16,7 @@ from typing import Self
 from busbar.records import Headers, Record, TopicPartition
 from busbar.stream.interfaces import EARLIEST, RecordTooLarge, UnknownTopic
 from busbar.stream.partitioner import Partitioner
+from busbar.stream.results import record_size
 
 MAX_REQUEST_BYTES = 1_000_000
 
@@ -231,7 +232,7 @@ class MemoryProducer:
         """See `Producer.append`."""
         if self._crashed:
             return
-        size = 70 + len(key or b"") + len(value or b"") + sum(10 + len(n) + len(v) for n, v in headers)
+        size = record_size(key, value, headers)
         if size > self.max_request_bytes:
             raise RecordTooLarge(f"a record of {size} bytes for {topic} exceeds {self.max_request_bytes}")
         now = asyncio.get_running_loop().time()
@@ -355,16 +356,7 @@ class MemoryConsumer:
 
     async def assign(self, positions: Mapping[TopicPartition, int | None]) -> None:
         """See `Consumer.assign`."""
-        deadline = asyncio.get_running_loop().time() + 10.0
-        logs: dict[TopicPartition, _Log] = {}
-        while len(logs) < len(positions):
-            if self._broker.away_since is None:
-                logs = {p: log for p in positions if (log := self._broker.log(p)) is not None}
-            if len(logs) < len(positions):
-                remaining = deadline - asyncio.get_running_loop().time()
-                if remaining <= 0:
-                    raise TimeoutError("the broker did not tell where the partitions begin and end")
-                await self._broker.arrival(remaining)
+        logs = await self._logs_of(list(positions))
         self._positions = {}
         for partition, position in positions.items():
             log = logs[partition]
@@ -400,6 +392,11 @@ class MemoryConsumer:
         """See `Consumer.end`."""
         return self._ends.get(partition)
 
+    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.ends`."""
+        logs = await self._logs_of(list(partitions))
+        return {partition: log.end for partition, log in logs.items()}
+
     def silent_seconds(self) -> float:
         """See `Consumer.silent_seconds`."""
         since = self._broker.away_since
@@ -409,6 +406,17 @@ class MemoryConsumer:
         """See `Consumer.commit`."""
         if self._group_id is not None and self._broker.away_since is None:
             self._broker.committed.setdefault(self._group_id, {}).update(offsets)
+
+    async def _logs_of(self, partitions: list[TopicPartition]) -> dict[TopicPartition, _Log]:
+        deadline = asyncio.get_running_loop().time() + 10.0
+        while True:
+            logs = {p: log for p in partitions if (log := self._broker.log(p)) is not None}
+            if len(logs) == len(partitions) and self._broker.away_since is None:
+                return logs
+            remaining = deadline - asyncio.get_running_loop().time()
+            if remaining <= 0:
+                raise TimeoutError("the broker did not tell where the partitions begin and end")
+            await self._broker.arrival(remaining)
 
     def _read(self) -> dict[TopicPartition, list[Record]]:
         fetched = {}

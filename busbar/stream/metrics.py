@@ -32,3 +32,40 @@ OFFSET_JUMPS = Counter(
     ["topic"],
 )
 OFFSET_GAPS = Counter("csms_stream_offset_gaps_total", "Offsets missing between two records of a partition", ["topic"])
+
+# The worker of a processor.
+RECORDS = Counter("csms_stream_records_total", "Records by their fate", ["group", "topic", "fate"])
+BATCH_SIZE = Histogram(
+    "csms_stream_batch_size",
+    "Events folded and committed together",
+    ["group"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000),
+)
+LOAD_SECONDS = Histogram("csms_stream_load_seconds", "Loading the state of a batch", ["group"], buckets=_FAST)
+FOLD_SECONDS = Histogram("csms_stream_fold_seconds", "Folding a batch", ["group"], buckets=_FAST)
+COMMIT_SECONDS = Histogram(
+    "csms_stream_commit_seconds", "The transaction of a batch: state, offsets and results", ["group"], buckets=_FAST
+)
+ACK_WAIT_SECONDS = Histogram(
+    "csms_stream_ack_wait_seconds",
+    "A batch waiting, before its commit, for the acknowledgements of the results of the one before it",
+    ["group"],
+    buckets=_FAST,
+)
+LAG_RECORDS = Gauge("csms_stream_lag_records", "Records of owned partitions not yet committed", ["group", "topic"])
+LAG_SECONDS = Gauge("csms_stream_lag_seconds", "Age of the oldest record that waits to be folded", ["group"])
+MERGE_WAIT_SECONDS = Counter(
+    "csms_stream_merge_wait_seconds_total", "Time that partitions waited for a topic that lagged", ["group"]
+)
+DEAD_LETTERS = Counter("csms_stream_dead_letters_total", "Records given up, by reason", ["group", "reason"])
+UNDELIVERABLE = Counter(
+    "csms_stream_undeliverable_results_total", "Results that no topic can take, by reason", ["group", "reason"]
+)
+RESULTS = Counter("csms_stream_results_total", "Results handed to Kafka after their commit", ["group", "topic"])
+LEASES_OWNED = Gauge("csms_stream_leases_owned", "Partitions that this worker owns", ["group"])
+TAKEOVERS = Counter("csms_stream_takeovers_total", "Partitions claimed", ["group"])
+OVERTAKEN = Counter(
+    "csms_stream_cas_failures_total", "Partitions found to be owned by others, at a commit or between", ["group"]
+)
+BUSY = Counter("csms_stream_busy_total", "Partitions paused because a fold was not ready for a record", ["group"])
+STORE_FAILURES = Counter("csms_stream_store_failures_total", "Times the database could not be used", ["group"])

@@ -1,0 +1,225 @@
+"""One batch: decoded, folded, and its results made ready to be stored and produced."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from busbar.records import Record, Result
+from busbar.stream import metrics
+from busbar.stream.dead_letters import dead_letter, undeliverable
+from busbar.stream.interfaces import Busy, InvalidRecord, Processor, Producer
+from busbar.stream.results import record_size
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Stands in for the event of a record that cannot be read."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records in the order in which they are folded, their events beside them, and what has come due."""
+
+    records: list[Record]
+    events: list[Any]
+    due: list[Any]
+
+    @property
+    def loadable(self) -> list[Any]:
+        """The events for which state is needed."""
+        return [*self.due, *(event for event in self.events if type(event) is not Undecodable)]
+
+    @property
+    def size(self) -> int:
+        return len(self.records) + len(self.due)
+
+    def without(self, partitions: frozenset[int], processor: Processor[Any]) -> Batch:
+        """What is left of it when some partitions are not ours any more."""
+        kept = [i for i, record in enumerate(self.records) if record.partition not in partitions]
+        return Batch(
+            [self.records[i] for i in kept],
+            [self.events[i] for i in kept],
+            [event for event in self.due if processor.partition_of_event(event) not in partitions],
+        )
+
+
+@dataclass(slots=True)
+class Folded:
+    """What came of folding a batch."""
+
+    offsets: dict[int, dict[str, int]] = field(default_factory=dict)
+    """The next offsets of the topics that moved, by partition."""
+    results: list[tuple[int, Result]] = field(default_factory=list)
+    """With the partition of the event that led to each, in the order of the fold."""
+    held: list[Record] = field(default_factory=list)
+    """Of partitions that are busy, from the record on that was not taken."""
+    busy: dict[int, float] = field(default_factory=dict)
+    """Seconds after which to offer them again, by partition."""
+    folded: int = 0
+
+
+def decode(processor: Processor[Any], records: list[Record], due: Sequence[Any]) -> Batch:
+    """Read the records of a batch."""
+    events: list[Any] = []
+    for record in records:
+        try:
+            events.append(processor.decode(record))
+        except InvalidRecord as invalid:
+            events.append(Undecodable(invalid.reason, invalid.detail))
+        except Exception:
+            _log_failure("decode", processor, record)
+            raise
+    return Batch(records, events, list(due))
+
+
+def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Folded:
+    """Fold what has come due and then the records, one after the other.
+
+    Only `InvalidRecord` and `Busy` are fates of a record; anything else ends the process.
+    """
+    folded = Folded()
+    _fold_due(processor, state, batch.due, folded)
+    results, offsets, busy = folded.results, folded.offsets, folded.busy
+    apply = processor.fold
+    for record, event in zip(batch.records, batch.events, strict=True):
+        partition = record.partition
+        if partition in busy:
+            folded.held.append(record)
+            continue
+        if type(event) is Undecodable:
+            results.append((partition, _letter(processor, record, event.reason, event.detail, now_ms)))
+        else:
+            try:
+                for result in apply(state, event):
+                    results.append((partition, result))
+            except InvalidRecord as invalid:
+                results.append((partition, _letter(processor, record, invalid.reason, invalid.detail, now_ms)))
+            except Busy as not_now:
+                metrics.BUSY.labels(processor.group).inc()
+                busy[partition] = not_now.retry_after_seconds
+                folded.held.append(record)
+                continue
+            except Exception:
+                _log_failure("fold", processor, record)
+                raise
+        folded.folded += 1
+        if partition not in offsets:
+            offsets[partition] = {}
+        offsets[partition][record.topic] = record.offset + 1
+    return folded
+
+
+def give_up(processor: Processor[Any], batch: Batch, detail: str, now_ms: int) -> Batch:
+    """The same batch of one record, which the database refuses, with the record as a dead letter to be."""
+    return Batch(batch.records, [Undecodable("unstorable", detail) for _ in batch.records], [])
+
+
+def _fold_due(processor: Processor[Any], state: Any, due: Sequence[Any], folded: Folded) -> None:
+    for event in due:
+        partition = processor.partition_of_event(event)
+        try:
+            produced = list(processor.fold(state, event))
+        except Busy:
+            continue  # it will have come due again in a second
+        except InvalidRecord as invalid:
+            logger.error("an event that came due is invalid", extra={"reason": invalid.reason})
+            continue
+        folded.folded += 1
+        folded.offsets.setdefault(partition, {})
+        folded.results.extend((partition, result) for result in produced)
+
+
+def _letter(processor: Processor[Any], record: Record, reason: str, detail: str, now_ms: int) -> Result:
+    metrics.DEAD_LETTERS.labels(processor.group, reason).inc()
+    logger.warning(
+        "record given up: dead-lettered",
+        extra={
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "reason": reason,
+        },
+    )
+    return dead_letter(record, processor.group, reason, detail, now_ms)
+
+
+def _log_failure(step: str, processor: Processor[Any], record: Record) -> None:
+    logger.exception(
+        "%s failed: the process ends",
+        step,
+        extra={"topic": record.topic, "partition": record.partition, "offset": record.offset},
+    )
+
+
+class Outbox:
+    """Gives results their partition and timestamp, and finds those that no topic can take, before the commit.
+
+    After the commit it would be too late: a result that can never be produced would hold up its partition for ever.
+    """
+
+    def __init__(self, producer: Producer, group: str) -> None:
+        self._producer = producer
+        self._group = group
+        self._counters: dict[str, Any] = {}
+
+    async def address(self, results: list[tuple[int, Result]], now_ms: int) -> list[tuple[int, Result]]:
+        """The same results, ready to be stored; what cannot be delivered is replaced by its dead letter."""
+        addressed = []
+        for partition, result in results:
+            if not self._is_known(result):
+                await self._producer.refresh(result.topic)
+            ready = self._addressed(result, now_ms)
+            addressed.append((partition, ready))
+        return addressed
+
+    def produce(self, results: Sequence[Result]) -> None:
+        """Hand results over, in order."""
+        for result in results:
+            self._producer.append(
+                result.topic,
+                result.partition or 0,
+                key=result.key,
+                value=result.value,
+                timestamp_ms=result.timestamp_ms or 0,
+                headers=result.headers,
+            )
+            counter = self._counters.get(result.topic)
+            if counter is None:
+                counter = self._counters[result.topic] = metrics.RESULTS.labels(self._group, result.topic)
+            counter.inc()
+
+    def _is_known(self, result: Result) -> bool:
+        count = self._producer.partitions(result.topic)
+        return count is not None and (result.partition is None or result.partition < count)
+
+    def _addressed(self, result: Result, now_ms: int) -> Result:
+        reason = None
+        if not self._is_known(result) or (result.partition is not None and result.partition < 0):
+            reason = "unknown-partition"
+        elif record_size(result.key, result.value, result.headers) > self._producer.max_request_bytes:
+            reason = "too-large"
+        if reason is not None:
+            metrics.UNDELIVERABLE.labels(self._group, reason).inc()
+            logger.error(
+                "a result cannot be delivered: dead-lettered",
+                extra={"topic": result.topic, "partition": result.partition, "reason": reason},
+            )
+            result = undeliverable(result, self._group, reason, "no topic can take this result", now_ms)
+        partition = result.partition
+        if partition is None:
+            partition = self._producer.partition_for(result.topic, result.key)
+        elif result.timestamp_ms is not None:
+            return result
+        return replace(
+            result,
+            partition=partition,
+            timestamp_ms=now_ms if result.timestamp_ms is None else result.timestamp_ms,
+        )
