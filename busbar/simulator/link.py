@@ -139,7 +139,8 @@ class Link:
             return self._open_since + self._settings.response_timeout_seconds
         if not self.connected:
             return math.inf
-        return min((pending.not_before for pending in self._waiting if self._may_go(pending)), default=math.inf)
+        # The first that may go decides: what is about transactions goes in order, and only that is ever put off.
+        return next((pending.not_before for pending in self._waiting if self._may_go(pending)), math.inf)
 
     def frames_to_send(self) -> list[str]:
         """Drain the frames for the socket."""
@@ -214,15 +215,12 @@ class Link:
 
     def _send_next(self, now: float) -> None:
         for pending in self._waiting:
-            if not self._may_go(pending):
-                continue
-            if pending.not_before > now:
-                if pending.durable:
-                    return  # transaction messages go in the order in which they came about
-                continue
-            break
+            if self._may_go(pending):
+                break
         else:
             return
+        if pending.not_before > now:
+            return  # what is about transactions goes in the order in which it came about
         self._waiting.remove(pending)
         pending.attempts += 1
         payload = pending.payload() if callable(pending.payload) else pending.payload

@@ -44,8 +44,8 @@ class Visit:
 class Behaviour:
     """How busy a fleet is. Times in seconds of the stations' clock."""
 
-    mean_gap_seconds: float = 900.0
-    first_arrival_seconds: float = 240.0
+    mean_gap_seconds: float = 600.0
+    first_arrival_seconds: float = 90.0
     """All outlets see their first driver within this time."""
     sample_interval_seconds: float = 60.0
     fault_share: float = 0.01

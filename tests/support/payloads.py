@@ -68,13 +68,17 @@ def _example(schema: Schema, root: Schema, *, full: bool, depth: int) -> Any:
         case "string":
             return _text(schema)
         case "integer":
-            return max(1, int(schema.get("minimum", 1)))
+            return _within(1, schema)
         case "number":
-            return max(1.5, float(schema.get("minimum", 1.5)))
+            return _within(1.5, schema)
         case "boolean":
             return True
         case _:
             return {"any": "value"}
+
+
+def _within(number: float, schema: Schema) -> float:
+    return min(max(number, schema.get("minimum", number)), schema.get("maximum", number))
 
 
 def _text(schema: Schema) -> str:
@@ -116,13 +120,11 @@ def _strategy(schema: Schema, root: Schema, depth: int) -> st.SearchStrategy[Any
         case "string":
             return _text_strategy(schema)
         case "integer":
-            least = int(schema.get("minimum", -(2**31)))
-            return st.integers(least, int(schema.get("maximum", max(least, 2**31))))
+            least, most = int(schema.get("minimum", -(2**31))), int(schema.get("maximum", 2**31))
+            return st.integers(least, most)
         case "number":
-            least, most = schema.get("minimum", -1e9), schema.get("maximum", 1e9)
-            return st.floats(least, max(most, least), allow_nan=False) | st.integers(
-                int(max(least, -1000)), int(max(least, 1000))
-            )
+            lowest, highest = schema.get("minimum", -1e9), schema.get("maximum", 1e9)
+            return st.floats(lowest, highest) | st.integers(int(lowest), int(highest))
         case "boolean":
             return st.booleans()
         case _:
@@ -138,5 +140,4 @@ def _text_strategy(schema: Schema) -> st.SearchStrategy[str]:
         return st.just(_matching(schema["pattern"]))
     most = min(schema.get("maxLength", 20), 20)
     least = min(schema.get("minLength", 0), most)
-    characters = st.characters(exclude_categories=("Cs",))
-    return st.text(characters, min_size=least, max_size=most)
+    return st.text(min_size=least, max_size=most)
