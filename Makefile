@@ -40,8 +40,8 @@ schemas: $(READY) ## Write the Avro schemas, their ids, examples and pages anew.
 bench: $(READY) ## Measure this machine (ARGS: see python -m benchmarks.load.run --help).
 	$(BIN)/python -m benchmarks.load.run $(ARGS)
 
-chaos: $(READY) ## Break things under load for long, and count (ARGS go to pytest).
-	$(BIN)/python -m pytest tests/chaos --long $(ARGS)
+chaos: $(READY) ## Break things under load for long, and count (ARGS: see python -m tests.chaos --help).
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew, into both lock files (ARGS: --upgrade).
 	$(BIN)/python -m pip install --quiet --upgrade --target build/uv uv
