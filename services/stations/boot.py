@@ -19,8 +19,8 @@ def answer_boot(state: State, call: StationCall) -> dict[str, Any]:
     """The answer: status and interval by the settings of the moment, and the current time.
 
     `currentTime` is the time of processing, and not the time at which the edge received the boot: a station sets
-    its clock by it, and while a backlog is worked off the two are minutes apart. So of two answers to
-    the same event only the time may differ.
+    its clock by it, and while a backlog is worked off the two are minutes apart. This is the one thing in which
+    two answers to the same event may differ.
     """
     settings = state.settings.get(call.station_id, DEFAULT_SETTINGS)
     return {

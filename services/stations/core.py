@@ -34,10 +34,10 @@ def apply(state: State, event: StationEvent | CommandNews) -> list[Result]:
         raise InvalidRecord("unowned-action", f"{call.version} {call.action}")
     station = state.see(event)
     if not may_speak(station, call):
-        return [_refuse(state, station, call)]
+        return [_refuse(station, call)]
     results = [result for effect in action.effects for result in effect(state, call)]
     if action.answer is not None:
-        results.append(reply(call, action.answer(state, call), SERVICE, state.now_ms))
+        results.append(reply(call, action.answer(state, call), SERVICE, call.received_at_ms))
     return results
 
 
@@ -59,9 +59,9 @@ def may_speak(station: Station, call: StationCall) -> bool:
             return True
 
 
-def _refuse(state: State, station: Station, call: StationCall) -> Result:
+def _refuse(station: Station, call: StationCall) -> Result:
     description = f"The registration is {station.registration_status}: only BootNotification is taken"
-    return reply_error(call, "SecurityError", description, SERVICE, state.now_ms)
+    return reply_error(call, "SecurityError", description, SERVICE, call.received_at_ms)
 
 
 def _apply_command(state: State, news: CommandNews) -> None:

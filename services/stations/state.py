@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -276,15 +276,11 @@ class State:
 
 def _merged(variable: Variable, known: Variable) -> Variable:
     """The newer variable, with what it does not say taken from the older one."""
-    return Variable(
-        *variable.key,  # type: ignore[arg-type]
+    return replace(
+        variable,
         value=variable.value if variable.value is not None else known.value,
         mutability=variable.mutability or known.mutability,
         persistent=variable.persistent if variable.persistent is not None else known.persistent,
         constant=variable.constant if variable.constant is not None else known.constant,
         characteristics=variable.characteristics or known.characteristics,
-        source=variable.source,
-        received_at_ms=variable.received_at_ms,
-        connection_id=variable.connection_id,
-        sequence=variable.sequence,
     )

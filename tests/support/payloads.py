@@ -78,7 +78,8 @@ def _example(schema: Schema, root: Schema, *, full: bool, depth: int) -> Any:
 
 
 def _within(number: float, schema: Schema) -> float:
-    return min(max(number, schema.get("minimum", number)), schema.get("maximum", number))
+    lowest, highest = schema.get("minimum", number), schema.get("maximum", number)
+    return type(number)(min(max(number, lowest), highest))
 
 
 def _text(schema: Schema) -> str:
