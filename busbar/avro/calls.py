@@ -119,6 +119,9 @@ def _call_decoder(entry: LockedSchema) -> Callable[[bytes], StationCall]:
             position += 1 if data[position] < 128 else 2
             position += 1 + (data[position] >> 1)
             prefix = _prefixes.get(data[5:position])
+        except IndexError:
+            prefix = None
+        try:
             if prefix is None:
                 prefix, position = _read_prefix(data)
             sequence = data[position]

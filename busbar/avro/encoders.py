@@ -52,13 +52,15 @@ def encode_default(schema: Schema, entry: Field) -> bytes:
     match entry.type:
         case Nullable():
             return b"\x00"
-        case Primitive("bytes", logical=logical) if logical != "decimal":
+        case Array() | Map() if not value:
+            return b"\x00"
+        case Primitive("bytes", logical=None):
             value = value.encode("latin-1")  # as Avro spells the bytes of a default
-        case Primitive(json_text=False) | Array() | Map() if entry.type != Primitive("bytes"):
+        case Primitive(name, json_text=False) if name != "bytes":
             pass
         case _:
-            raise SchemaError(f"{schema.name}: {entry.name} cannot have a default")
-    probe = Schema(Record("default", (Field("v", entry.type, NO_DEFAULT, "v"),)), schema.records)
+            raise SchemaError(f"{schema.name}: {entry.name} cannot have such a default")
+    probe = Schema(Record("default", (Field("v", entry.type, NO_DEFAULT, "v"),)))
     out = bytearray()
     compile_encoder(probe)(out, {"v": value})
     return bytes(out)
@@ -123,15 +125,17 @@ class _Generator:
 
     def closed_record(self, record: Record, value: str, path: str, depth: int) -> None:
         line, block = self.source.line, self.source.block
+        needed = frozenset(entry.name for entry in record.fields if entry.default is NO_DEFAULT)
         known = self.source.constant("known", frozenset(entry.name for entry in record.fields))
+        refuse = f"refuse_fields({path!r}, {value}, {known}, {self.source.constant('needed', needed)})"
         rest = self.source.fresh("n")
-        line(f"{rest} = len({value}) - {sum(entry.default is NO_DEFAULT for entry in record.fields)}")
+        line(f"{rest} = len({value}) - {len(needed)}")
         for entry in record.fields:
             member = self.source.fresh("v")
             line(f"{member} = {value}.get({entry.name!r}, MISSING)")
             with block(f"if {member} is MISSING:"):
                 if entry.default is NO_DEFAULT:
-                    line(f"refuse_fields({path!r}, {value}, {known})")
+                    line(refuse)
                 else:
                     line(f"out += {encode_default(self.schema, entry)!r}")
             with block("else:"):
@@ -139,7 +143,7 @@ class _Generator:
                     line(f"{rest} -= 1")
                 self.closed_value(entry.type, member, f"{path}.{entry.name}", depth)
         with block(f"if {rest}:"):
-            line(f"refuse_fields({path!r}, {value}, {known})")
+            line(refuse)
 
     def open_record(self, record: Record, value: str, path: str, depth: int) -> None:
         line, block = self.source.line, self.source.block

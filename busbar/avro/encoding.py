@@ -17,9 +17,9 @@ def refuse(path: str, expected: str, value: Any) -> Any:
     raise InvalidAvro(f"{path}: {type(value).__name__} is not {expected}")
 
 
-def refuse_fields(path: str, value: Mapping[str, Any], known: frozenset[str]) -> None:
-    """Raise `InvalidAvro` for a mapping with other members than a closed record's fields."""
-    missing = ", ".join(sorted(known - value.keys()))
+def refuse_fields(path: str, value: Mapping[str, Any], known: frozenset[str], needed: frozenset[str]) -> None:
+    """Raise `InvalidAvro` for a mapping with members that a closed record has no field for, or without needed ones."""
+    missing = ", ".join(sorted(needed - value.keys()))
     unknown = ", ".join(sorted(map(str, value.keys() - known)))
     raise InvalidAvro(f"{path}: unknown {unknown}" if unknown else f"{path}: missing {missing}")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from busbar.avro.compatibility import problems
 from busbar.avro.conversion import action_record
+from busbar.avro.documents import topics_page
 from busbar.avro.errors import SchemaError
 from busbar.avro.examples import action_example
 from busbar.avro.lock import LOCK_FILE, Lock, read_lock
@@ -94,6 +95,7 @@ def generated_files(root: Path, amend: frozenset[str] = frozenset()) -> dict[Pat
     lock = read_lock(folder / LOCK_FILE)
     update_lock(lock, topic_schemas(sources), amend)
     files[folder / LOCK_FILE] = lock.to_json()
+    files[root / "docs" / "topics.md"] = topics_page()
     return files
 
 

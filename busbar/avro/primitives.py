@@ -197,7 +197,7 @@ def encode_decimal(path: str, value: Any, precision: int, scale: int) -> bytes:
         if lost:
             raise InvalidAvro(f"{path}: {value} has more than {scale} decimal places")
     unscaled = -unscaled if sign else unscaled
-    return unscaled.to_bytes((unscaled + (unscaled < 0)).bit_length() // 8 + 1, "big", signed=True)
+    return unscaled.to_bytes(abs(unscaled).bit_length() // 8 + 1, "big", signed=True)
 
 
 def decode_decimal(raw: bytes, precision: int, scale: int) -> Decimal:

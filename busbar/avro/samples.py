@@ -25,6 +25,7 @@ _NAMES = frozenset({"SampledValue", "SampledValueType"})
 _VALUE = "value"
 _UNITS = "unitOfMeasure"
 _SIGNED = "signedMeterValue"
+_EXACT_VALUE = b"\x0avalue"  # how the name begins an entry of `extra`
 _MAX_SAMPLES = 63  # the count of a longer list takes more than a byte
 _MAX_TAIL_BYTES = 192
 _WINDOW = 24
@@ -149,7 +150,7 @@ class SampleEncoder:
         for sample, (begin, end) in zip(samples, spans, strict=True):
             value = sample[_VALUE]
             tail = bytes(out[begin + (_text_size(value) if isinstance(value, str) else 8) : end])
-            if len(tail) > _MAX_TAIL_BYTES or not _repeats(sample):
+            if not _repeats(sample, tail):
                 return
             tails.append(tail)
         self._memo.add(key, _encode_layout(samples, tails), len(tails))
@@ -278,10 +279,12 @@ class SampleDecoder:
     def _learn(self, key: Any, data: bytes, samples: list[Sample], spans: list[tuple[int, int]]) -> None:
         tails = []
         for sample, (begin, end) in zip(samples, spans, strict=True):
-            begin += 8 if self._is_double else 1 + (data[begin] >> 1)
-            if end - begin > _MAX_TAIL_BYTES or not _repeats(sample):
+            if not self._is_double and data[begin] & 129:  # a value too long for the fast path
                 return
-            tails.append(data[begin:end])
+            tail = data[begin + (8 if self._is_double else 1 + (data[begin] >> 1)) : end]
+            if not _repeats(sample, tail):
+                return
+            tails.append(tail)
         tails[-1] += b"\x00"
         templates = [{**sample, _VALUE: None} for sample in samples]
         objects = [(index, _UNITS, dict(sample[_UNITS])) for index, sample in enumerate(samples) if _UNITS in sample]
@@ -299,13 +302,17 @@ def _text_size(text: str) -> int:
     return size + len(encode_long(size))
 
 
-def _repeats(sample: Sample) -> bool:
-    """Whether the members besides the value may well come again: plain ones and a plain unit, nothing signed."""
+def _repeats(sample: Sample, tail: bytes) -> bool:
+    """Whether a tail stands for its members whatever the value is, and may well come again.
+
+    It does not where `extra` has the exact value, and it hardly does where the sample is signed.
+    """
+    if len(tail) > _MAX_TAIL_BYTES or _EXACT_VALUE in tail:
+        return False
     for name, member in sample.items():
-        if name == _VALUE or (member.__class__ is str and name != _SIGNED):
-            continue
-        if name != _UNITS or member.__class__ is not dict:
-            return False
-        if not all(part.__class__ in (str, int) for part in member.values()):
+        if name == _UNITS:
+            if member.__class__ is not dict or any(part.__class__ not in (str, int) for part in member.values()):
+                return False
+        elif name != _VALUE and (name == _SIGNED or member.__class__ is not str):
             return False
     return True
