@@ -1,0 +1,246 @@
+"""The pricing engine: one fold over the facts of a session. No I/O and no clock of its own.
+
+pricer = Pricer(tariff, "Europe/Berlin")
+state = pricer.begin()
+for fact in facts:
+    state = pricer.advance(state, fact)     # the same effort after ten hours as after ten minutes
+    running = pricer.cost(state)
+bill = pricer.finish(state)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from busbar.pricing.bill import Bill, Cost, make_bill, running_cost
+from busbar.pricing.clock import MAX_MS, MS_PER_DAY, local_clock
+from busbar.pricing.facts import ChargingState, Fact, FactKind
+from busbar.pricing.fold import SessionFold
+from busbar.pricing.money import DEFAULT_ROUNDING, Rounding, scale_of
+from busbar.pricing.selection import UNKNOWN_CIRCUMSTANCES, Circumstances
+from busbar.pricing.state import NONE, Note, Period, PeriodKind, Phase, Piece, SessionState, new_state
+from busbar.pricing.tariff import UWH_PER_WH, Tariff
+
+LARGEST_WH = 10**12
+"""Beyond any register: what claims more is unreadable."""
+
+# Members of enumerations are slow to look up, and these are looked at for every fact.
+_NEW, _RESERVED, _RUNNING, _ENDED = Phase
+_CHARGING, _SAMPLED, _END = ChargingState.CHARGING, FactKind.SAMPLED, FactKind.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a contract or a site may want otherwise."""
+
+    rounding: Rounding = DEFAULT_ROUNDING
+    circumstances: Circumstances = UNKNOWN_CIRCUMSTANCES
+    parking_states: frozenset[ChargingState] = frozenset(
+        (ChargingState.SUSPENDED_EV, ChargingState.EV_CONNECTED, ChargingState.IDLE)
+    )
+    """States in which the EV does not ask for power. A pause by the EVSE is charging time. Spec: OCPI 2.3.0 ed2."""
+    keep_periods: bool = True
+    """Whether the state keeps the charging periods that are over; without them a bill has one line a component."""
+    longest_days: int = 400
+    """No session is longer: a wrong clock must not be billed."""
+
+
+DEFAULT_OPTIONS = Options()
+
+
+class Pricer:
+    """Prices sessions by one tariff at one location. Holds no session; one serves them all.
+
+    Args:
+        tariff: As frozen at the start of the session.
+        time_zone: The location's IANA zone. `ValueError` if it is unknown.
+        options: What a contract or a site wants otherwise.
+    """
+
+    def __init__(self, tariff: Tariff, time_zone: str, options: Options = DEFAULT_OPTIONS) -> None:
+        self.tariff = tariff
+        self.time_zone = time_zone
+        self.options = options
+        self._longest_ms = options.longest_days * MS_PER_DAY
+        self._fold = SessionFold(
+            tariff, local_clock(time_zone), options.circumstances, keep_periods=options.keep_periods
+        )
+        self._kinds = {
+            state: PeriodKind.PARKING if state in options.parking_states else PeriodKind.CHARGING
+            for state in ChargingState
+        }
+
+    def begin(self) -> SessionState:
+        """A session of which nothing is known yet."""
+        return new_state(self.tariff.fingerprint)
+
+    def price(self, facts: Iterable[Fact]) -> Bill:
+        """The bill of a whole session."""
+        session = self.begin()
+        for fact in facts:
+            self._apply(session, fact)
+        return self._finish(session, ())
+
+    def advance(self, state: SessionState, fact: Fact) -> SessionState:
+        """The session after one more fact. The state that is given stays as it is.
+
+        No fact is an error: what has no place or cannot be read leaves a `Note`.
+
+        Raises:
+            ValueError: The state belongs to another tariff.
+        """
+        self._check(state)
+        session = state.copy()
+        self._apply(session, fact)
+        return session
+
+    def cost(self, state: SessionState) -> Cost:
+        """What it costs so far. Never more than the final cost, as long as no price is negative.
+
+        Minimum price and step sizes are left to the end; the maximum caps it.
+        """
+        self._check(state)
+        if state.pending and self._fold.time_stands_alone:
+            state = state.copy()
+            self._fold.settle(state, state.pending, 0)
+        return running_cost(self.tariff, state, self.options.rounding)
+
+    def finish(self, state: SessionState, detached: Sequence[Period] = ()) -> Bill:
+        """The bill: final if the session has ended, else as if it ended with the last fact.
+
+        Args:
+            state: The session.
+            detached: All periods that were taken out of its states, in order.
+        """
+        self._check(state)
+        if len(detached) != state.detached:
+            raise ValueError(f"{state.detached} periods were taken out and {len(detached)} are given back")
+        return self._finish(state.copy(), detached)
+
+    def _check(self, state: SessionState) -> None:
+        if state.fingerprint != self.tariff.fingerprint:
+            raise ValueError(f"this session is priced by tariff {state.fingerprint}, not {self.tariff.fingerprint}")
+
+    def _finish(self, session: SessionState, detached: Sequence[Period]) -> Bill:
+        fold = self._fold
+        if session.pending:
+            if any(piece.drawing for piece in session.pending):
+                session.add_note(Note.NO_END_REGISTER)
+            fold.settle(session, session.pending, 0)
+        if session.phase is not _ENDED:
+            session.add_note(Note.NOT_ENDED)
+            session.end_ms = session.at_ms
+        if session.start_ms != NONE and session.start_ms == session.end_ms and session.open is None:
+            # A session of no length has one period all the same. Spec: OCPI mod_cdrs, charging_periods 1..n.
+            fold.open(session)
+        fold.close(session)
+        periods = (*detached, *session.periods) if self.options.keep_periods else None
+        return make_bill(self.tariff, session, periods, self.options.rounding)
+
+    def _apply(self, session: SessionState, fact: Fact) -> None:
+        kind, phase = fact.kind, session.phase
+        if not 0 <= fact.at_ms < MAX_MS:
+            session.add_note(Note.IGNORED)
+        elif phase is _RUNNING and (kind is _SAMPLED or kind is _END):
+            self._sample(session, fact)
+            if kind is _END:
+                session.phase = _ENDED
+                session.end_ms = session.until_ms
+        elif phase is _NEW and kind is FactKind.STARTED:
+            self._start(session, fact)
+        elif phase is _NEW and kind is FactKind.RESERVED:
+            session.phase = _RESERVED
+            session.reserved_ms = session.at_ms = fact.at_ms
+            self._fold.reserve(session)
+        elif phase is _RESERVED and kind is not FactKind.RESERVED and kind is not _END:
+            self._advance_reserved(session, fact)
+        else:
+            session.add_note(Note.IGNORED)
+
+    def _start(self, session: SessionState, fact: Fact) -> None:
+        session.phase = _RUNNING
+        session.start_ms = session.at_ms = max(fact.at_ms, session.at_ms)
+        session.state = fact.state or ChargingState.CHARGING
+        session.kind = self._kinds[session.state]
+        session.register_uwh = _register(session, fact.register_wh)
+        if session.register_uwh == NONE:
+            session.add_note(Note.NO_START_REGISTER)
+        session.state_current_ma = _milli(fact.current_a)
+        session.current_ma = max(session.state_current_ma, 0)
+        self._fold.start(session)
+
+    def _sample(self, session: SessionState, fact: Fact) -> None:
+        at_ms = fact.at_ms
+        longest_ms = session.start_ms + self._longest_ms
+        if not session.until_ms <= at_ms <= longest_ms:
+            at_ms = _moved(session, at_ms, longest_ms)
+        before, after = session.state, fact.state or session.state
+        piece_current_ma = session.state_current_ma
+        if fact.current_a is not None or after is not before:
+            session.state_current_ma = _milli(fact.current_a)
+            if after is before:
+                # A sample that comes with a change of state tells of the new state, else of the time up to it.
+                piece_current_ma = session.state_current_ma
+        piece = Piece(at_ms, self._kinds[before], before is _CHARGING, _milli(fact.power_w), piece_current_ma)
+        session.state = after
+        register_uwh = NONE if fact.register_wh is None else _register(session, fact.register_wh)
+        if register_uwh == NONE:
+            self._fold.defer(session, piece)
+            return
+        spent_uwh = 0 if session.register_uwh == NONE else register_uwh - session.register_uwh
+        session.register_uwh = register_uwh
+        if spent_uwh < 0:
+            session.add_note(Note.REGISTER_FELL)
+            spent_uwh = 0
+        if session.pending:
+            self._fold.settle(session, (*session.pending, piece), spent_uwh)
+        else:
+            self._fold.run(session, piece, session.energy_uwh + spent_uwh)
+
+    def _advance_reserved(self, session: SessionState, fact: Fact) -> None:
+        longest_ms = session.reserved_ms + self._longest_ms
+        until_ms = fact.at_ms
+        if not session.at_ms <= until_ms <= longest_ms:
+            until_ms = _moved(session, until_ms, longest_ms)
+        self._fold.run_reserved(session, until_ms)
+        if fact.kind is _SAMPLED:
+            return
+        self._fold.close(session)
+        if fact.kind is FactKind.STARTED:
+            self._start(session, fact)
+        else:
+            session.expired = fact.kind is FactKind.RESERVATION_EXPIRED
+            session.phase = _ENDED
+            session.end_ms = session.at_ms
+
+
+def _moved(session: SessionState, at_ms: int, longest_ms: int) -> int:
+    """An instant that lies before the last one, or too far from the start."""
+    if at_ms < session.until_ms:
+        session.add_note(Note.OUT_OF_ORDER)
+        return session.until_ms
+    session.add_note(Note.TOO_LONG)
+    return max(session.until_ms, longest_ms)
+
+
+def _register(session: SessionState, register_wh: Decimal | int | None) -> int:
+    if register_wh is None:
+        return NONE
+    if isinstance(register_wh, int):
+        if 0 <= register_wh < LARGEST_WH:
+            return register_wh * UWH_PER_WH
+    elif register_wh.is_finite() and 0 <= register_wh < LARGEST_WH:
+        return scale_of(register_wh, 6)
+    session.add_note(Note.REGISTER_UNREADABLE)
+    return NONE
+
+
+def _milli(value: Decimal | int | None) -> int:
+    """A sample in thousandths; `NONE` if absent or unreadable, 0 if negative: discharging is not priced."""
+    if value is None or (isinstance(value, Decimal) and not value.is_finite()):
+        return NONE
+    if not -LARGEST_WH < value < LARGEST_WH:
+        return NONE
+    return max(0, value * 1000 if isinstance(value, int) else scale_of(value, 3))

@@ -1,0 +1,82 @@
+"""JSON text with exact numbers: every fraction is read into a Decimal and written back digit for digit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from busbar.pricing.problems import Problem, TariffError
+
+MAX_BYTES = 4 * 1024 * 1024
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON; fractions and exponents become `Decimal`, whole numbers `int`.
+
+    Raises:
+        TariffError: Not JSON, too long, a key given twice, or NaN or Infinity.
+    """
+    if len(text) > MAX_BYTES:
+        raise TariffError([Problem("$", f"is longer than {MAX_BYTES} bytes")])
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_pairs)
+    except RecursionError:
+        raise TariffError([Problem("$", "is nested too deeply")]) from None
+    except TariffError:
+        raise
+    except ValueError as error:
+        raise TariffError([Problem("$", f"is not JSON: {error}")]) from None
+
+
+def serialize_json(value: Any, *, sort_keys: bool = False) -> str:
+    """Write JSON with Decimals as plain numbers, without exponents and without passing through a float.
+
+    Raises:
+        TypeError: A value that JSON has no word for, a float among them.
+    """
+    parts: list[str] = []
+    _write(value, parts, sort_keys)
+    return "".join(parts)
+
+
+def _refuse(name: str) -> Any:
+    raise TariffError([Problem("$", f"{name} is not a JSON number")])
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TariffError([Problem("$", f"the key {twice!r} is given twice in one object")])
+    return result
+
+
+def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
+    if value is None or value is True or value is False:
+        parts.append({None: "null", True: "true", False: "false"}[value])
+    elif isinstance(value, str):
+        parts.append(json.dumps(value, ensure_ascii=False))
+    elif isinstance(value, int):
+        parts.append(str(value))
+    elif isinstance(value, Decimal):
+        if not value.is_finite():
+            raise TypeError(f"{value} is not a JSON number")
+        parts.append(format(value, "f"))
+    elif isinstance(value, Mapping):
+        items = sorted(value.items()) if sort_keys else value.items()
+        for index, (name, item) in enumerate(items):
+            parts.append("," if index else "{")
+            parts.append(json.dumps(name, ensure_ascii=False))
+            parts.append(":")
+            _write(item, parts, sort_keys)
+        parts.append("}" if value else "{}")
+    elif isinstance(value, Sequence):
+        for index, item in enumerate(value):
+            parts.append("," if index else "[")
+            _write(item, parts, sort_keys)
+        parts.append("]" if value else "[]")
+    else:
+        raise TypeError(f"{type(value).__name__} has no place in JSON")
