@@ -7,6 +7,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import orjson
 from fastapi import Depends, Path, Query, Request, Response
@@ -105,6 +106,8 @@ def read_cursor(text: str | None, *kinds: type) -> list[Any] | None:
 def _default(value: Any) -> Any:
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value.normalize(), "f"))
+    if isinstance(value, UUID):  # asyncpg has a class of its own
+        return str(value)
     raise TypeError(type(value).__name__)
 
 

@@ -83,7 +83,7 @@ _EXAMPLE = {"station_id": "CS-0001", "site_id": "depot-north", "heartbeat_interv
     openapi_extra=documented(NewStation, _EXAMPLE),
 )
 async def create_station(
-    request: Request, body: Annotated[NewStation, json_body(NewStation)], key: Operator
+    request: Request, key: Operator, body: Annotated[NewStation, json_body(NewStation)]
 ) -> Response:
     api = api_of(request)
     generated = None
@@ -157,8 +157,8 @@ async def show_station(request: Request, station_id: StationPath, _: Viewer) -> 
 async def change_station(
     request: Request,
     station_id: StationPath,
-    body: Annotated[Settings, json_body(Settings)],
     key: Operator,
+    body: Annotated[Settings, json_body(Settings)],
 ) -> Response:
     api = api_of(request)
     changes = body.model_dump(include=body.model_fields_set)
@@ -184,8 +184,8 @@ async def change_station(
 async def set_password(
     request: Request,
     station_id: StationPath,
-    body: Annotated[NewPassword, json_body(NewPassword)],
     key: Operator,
+    body: Annotated[NewPassword, json_body(NewPassword)],
 ) -> Response:
     api = api_of(request)
     generated = generate_password() if body.password is None else None

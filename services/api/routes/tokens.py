@@ -76,7 +76,7 @@ _EXAMPLE = {
 
 
 @router.post("", status_code=201, summary="Add a token", openapi_extra=documented(NewToken, _EXAMPLE))
-async def create_token(request: Request, body: Annotated[NewToken, json_body(NewToken)], _: Operator) -> Response:
+async def create_token(request: Request, _: Operator, body: Annotated[NewToken, json_body(NewToken)]) -> Response:
     values = [getattr(body, name) for name in store.SETTINGS]
     key = store.token_key(body.id_token)
     row = await api_of(request).pool.fetchrow(store.CREATE, body.id_token, key, *values)
@@ -120,8 +120,8 @@ async def show_token(request: Request, id_token: TokenPath, _: Operator) -> Resp
 async def change_token(
     request: Request,
     id_token: TokenPath,
-    body: Annotated[TokenSettings, json_body(TokenSettings)],
     _: Operator,
+    body: Annotated[TokenSettings, json_body(TokenSettings)],
 ) -> Response:
     changes = {name: getattr(body, name) for name in store.SETTINGS if name in body.model_fields_set}
     if not changes:

@@ -53,8 +53,8 @@ class Rig:
 @pytest.fixture
 async def rig(postgres_url: str) -> AsyncIterator[Rig]:
     connection = await asyncpg.connect(postgres_url)
-    tables = "router.connections, router.edges, router.commands, router.command_events"
-    await connection.execute(f"TRUNCATE {tables}")
+    tables = ("router.connections", "router.edges", "router.commands", "router.command_events")
+    await connection.execute("; ".join(f"DELETE FROM {table}" for table in tables))
     yield Rig(connection)
     await connection.close()
 
@@ -76,7 +76,14 @@ async def test_presence_survives_from_batch_to_batch(rig: Rig) -> None:
 
 async def test_what_is_loaded_is_what_was_stored(rig: Rig) -> None:
     a, b = connected("a"), connected("b", at=T0 + 5)
-    events = (heard(), a, b, disconnected(a, at=T0 + 9), requested(park=True), requested("c2", station="CS-2", park=True))
+    events = (
+        heard(),
+        a,
+        b,
+        disconnected(a, at=T0 + 9),
+        requested(park=True),
+        requested("c2", station="CS-2", park=True),
+    )
     state = await store.load(rig.connection, events, T0, Rules())
     for event in events:
         apply(state, event)
