@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from busbar.records import Record, Result
@@ -14,6 +16,9 @@ from busbar.stream.interfaces import Busy, InvalidRecord, Processor, Producer
 from busbar.stream.results import record_size
 
 logger = logging.getLogger(__name__)
+
+_ASK_AGAIN_SECONDS = 5.0
+"""For the partition count of a topic to which somebody wants to write beyond its last partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class Folded:
     """Of partitions that are busy, from the record on that was not taken."""
     busy: dict[int, float] = field(default_factory=dict)
     """Seconds after which to offer them again, by partition."""
+    dead: list[tuple[Record, str]] = field(default_factory=list)
+    """Records given up, with the reason."""
     folded: int = 0
 
 
@@ -95,21 +102,22 @@ def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Fo
             folded.held.append(record)
             continue
         if type(event) is Undecodable:
-            results.append((partition, _letter(processor, record, event.reason, event.detail, now_ms)))
+            _give_up(processor, folded, record, event.reason, event.detail, now_ms)
         else:
             try:
-                for result in apply(state, event):
-                    results.append((partition, result))
+                produced = list(apply(state, event))
             except InvalidRecord as invalid:
-                results.append((partition, _letter(processor, record, invalid.reason, invalid.detail, now_ms)))
+                _give_up(processor, folded, record, invalid.reason, invalid.detail, now_ms)
             except Busy as not_now:
-                metrics.BUSY.labels(processor.group).inc()
                 busy[partition] = not_now.retry_after_seconds
                 folded.held.append(record)
                 continue
             except Exception:
                 _log_failure("fold", processor, record)
                 raise
+            else:
+                for result in produced:
+                    results.append((partition, result))
         folded.folded += 1
         if partition not in offsets:
             offsets[partition] = {}
@@ -117,9 +125,33 @@ def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Fo
     return folded
 
 
-def give_up(processor: Processor[Any], batch: Batch, detail: str, now_ms: int) -> Batch:
-    """The same batch of one record, which the database refuses, with the record as a dead letter to be."""
+def as_unstorable(batch: Batch, detail: str) -> Batch:
+    """The same records, which the database refuses, with dead letters to be in place of their events."""
     return Batch(batch.records, [Undecodable("unstorable", detail) for _ in batch.records], [])
+
+
+def report(group: str, batch: Batch, folded: Folded) -> None:
+    """Count and log what has been committed."""
+    fates = Counter(record.topic for record in batch.records)
+    for fate, records in (("held", folded.held), ("dead-letter", [record for record, _ in folded.dead])):
+        for topic, count in Counter(record.topic for record in records).items():
+            fates[topic] -= count
+            metrics.RECORDS.labels(group, topic, fate).inc(count)
+    for topic, count in fates.items():
+        metrics.RECORDS.labels(group, topic, "handled").inc(count)
+    if folded.busy:
+        metrics.BUSY.labels(group).inc(len(folded.busy))
+    for record, reason in folded.dead:
+        metrics.DEAD_LETTERS.labels(group, reason).inc()
+        logger.warning(
+            "record given up: dead-lettered",
+            extra={
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "reason": reason,
+            },
+        )
 
 
 def _fold_due(processor: Processor[Any], state: Any, due: Sequence[Any], folded: Folded) -> None:
@@ -137,18 +169,9 @@ def _fold_due(processor: Processor[Any], state: Any, due: Sequence[Any], folded:
         folded.results.extend((partition, result) for result in produced)
 
 
-def _letter(processor: Processor[Any], record: Record, reason: str, detail: str, now_ms: int) -> Result:
-    metrics.DEAD_LETTERS.labels(processor.group, reason).inc()
-    logger.warning(
-        "record given up: dead-lettered",
-        extra={
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "reason": reason,
-        },
-    )
-    return dead_letter(record, processor.group, reason, detail, now_ms)
+def _give_up(processor: Processor[Any], folded: Folded, record: Record, reason: str, detail: str, now_ms: int) -> None:
+    folded.dead.append((record, reason))
+    folded.results.append((record.partition, dead_letter(record, processor.group, reason, detail, now_ms)))
 
 
 def _log_failure(step: str, processor: Processor[Any], record: Record) -> None:
@@ -169,13 +192,15 @@ class Outbox:
         self._producer = producer
         self._group = group
         self._counters: dict[str, Any] = {}
+        self._asked: dict[str, float] = {}
 
     async def address(self, results: list[tuple[int, Result]], now_ms: int) -> list[tuple[int, Result]]:
         """The same results, ready to be stored; what cannot be delivered is replaced by its dead letter."""
         addressed = []
         for partition, result in results:
-            if not self._is_known(result):
+            if not self._is_known(result) and time.monotonic() >= self._asked.get(result.topic, 0.0):
                 await self._producer.refresh(result.topic)
+                self._asked[result.topic] = time.monotonic() + _ASK_AGAIN_SECONDS
             ready = self._addressed(result, now_ms)
             addressed.append((partition, ready))
         return addressed
@@ -218,8 +243,5 @@ class Outbox:
             partition = self._producer.partition_for(result.topic, result.key)
         elif result.timestamp_ms is not None:
             return result
-        return replace(
-            result,
-            partition=partition,
-            timestamp_ms=now_ms if result.timestamp_ms is None else result.timestamp_ms,
-        )
+        timestamp_ms = now_ms if result.timestamp_ms is None else result.timestamp_ms
+        return Result(result.topic, result.key, result.value, partition, result.headers, timestamp_ms)

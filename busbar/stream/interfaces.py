@@ -161,7 +161,8 @@ class Consumer(Protocol):
         """Read exactly these partitions from these offsets.
 
         `None` stands for the end of the log and `EARLIEST` for its start; both are looked up before this returns,
-        so that nothing written after it is missed. Partitions that were assigned before are repositioned too.
+        so that nothing written after it is missed. Partitions that were assigned before are repositioned too, and none
+        is paused any more.
 
         Raises:
             TimeoutError: The broker did not say in time where the partitions begin and end.

@@ -120,7 +120,7 @@ class KafkaConsumer:
         self._known = {name: partition for partition, name in names.items()}
         self._positions = resolved
         self._ends = {partition: ends[name] for partition, name in names.items()}
-        self._paused &= resolved.keys()
+        self._paused.clear()
         self._point(self._consumer)
         self._forgive()
 

@@ -364,7 +364,7 @@ class MemoryConsumer:
             self._positions[partition] = (
                 log.end if position is None else log.start if position == EARLIEST else position
             )
-        self._paused &= self._positions.keys()
+        self._paused.clear()
 
     async def fetch(self, timeout_seconds: float) -> dict[TopicPartition, list[Record]]:
         """See `Consumer.fetch`."""

@@ -64,6 +64,15 @@ class Merge:
     def own(self, partitions: Iterable[int]) -> None:
         """Merge exactly these partition numbers; what is buffered of others is dropped."""
         self._lanes = {number: self._lanes.get(number) or _Lane(number, self._topics) for number in sorted(partitions)}
+        # A consumer forgets its pauses when it is assigned anew.
+        paused = [lane.names[index] for lane in self._lanes.values() for index in lane.paused]
+        if paused:
+            self._consumer.pause(paused)
+
+    @property
+    def owned(self) -> list[int]:
+        """The partition numbers that are merged."""
+        return list(self._lanes)
 
     @property
     def buffered(self) -> int:

@@ -1,0 +1,362 @@
+"""The loop that runs a processor: fetch, merge, decode, load, fold, commit, produce; batch after batch.
+
+One task does it all, so that a loop that hangs also stops renewing its leases. Rule 6 in short: the state, the offsets
+and the results of a batch are committed together, under the version of each progress row; results are produced after
+that commit, by the process that made it; and before the next commit replaces them in the rows, they are known to be
+durable in Kafka. A worker that was stopped between its commit and its producing may wake up and produce results that
+its successor has produced already: they are the same records with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from busbar.records import Record, TopicPartition
+from busbar.stream import metrics
+from busbar.stream.batch import Batch, Folded, Outbox, as_unstorable, decode, fold, report
+from busbar.stream.interfaces import Busy, Consumer, Processor, Producer
+from busbar.stream.leases import NO_STATE, Overtaken, ProgressStore, StoreUnavailable, Unstorable
+from busbar.stream.merge import Merge
+from busbar.stream.ownership import Ownership
+from busbar.stream.results import pack_results
+from busbar.stream.settings import WorkerSettings
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker of a processor's group.
+
+    Args:
+        store: For this worker alone.
+        wall_clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        processor: Processor[Any],
+        *,
+        producer: Producer,
+        consumer: Consumer,
+        store: ProgressStore,
+        worker_id: str,
+        settings: WorkerSettings,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._processor = processor
+        self._group = processor.group
+        self._topics = tuple(processor.topics)
+        self._producer = producer
+        self._consumer = consumer
+        self._store = store
+        self._settings = settings
+        self._wall_clock = wall_clock
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._outbox = Outbox(producer, self._group)
+        self._merge = Merge(
+            self._topics,
+            consumer,
+            self._now,
+            buffer_limit=settings.buffer_limit,
+            patience_seconds=settings.merge_patience_seconds,
+            on_wait=metrics.MERGE_WAIT_SECONDS.labels(self._group).inc,
+        )
+        self.ownership = Ownership(
+            self._group,
+            self._topics,
+            worker_id,
+            producer=producer,
+            consumer=consumer,
+            store=store,
+            merge=self._merge,
+            outbox=self._outbox,
+            settings=settings,
+            now=self._now,
+        )
+        self.started = False
+        self.turned_at = self._now()
+        """When the loop last went round."""
+        self._stop = asyncio.Event()
+        self._nap: asyncio.Timeout | None = None
+        self._limit = settings.batch_limit
+        self._partitions = 0
+        self._next_due = self._next_tell = self._next_kafka_commit = 0.0
+        self._kafka_commit: asyncio.Task[None] | None = None
+        self._batch_size = metrics.BATCH_SIZE.labels(self._group)
+        self._load_seconds = metrics.LOAD_SECONDS.labels(self._group)
+        self._fold_seconds = metrics.FOLD_SECONDS.labels(self._group)
+        self._commit_seconds = metrics.COMMIT_SECONDS.labels(self._group)
+        self._ack_wait_seconds = metrics.ACK_WAIT_SECONDS.labels(self._group)
+
+    # The loop
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Process until `stop` is set, then hand the partitions over. Raises what a restart may help against."""
+        self._stop = stop
+        waker = asyncio.create_task(self._wake_on_stop())
+        try:
+            await self._until_stopped(self._count_partitions())
+            await self._open_store()
+            if stop.is_set():
+                return
+            self.started = True
+            while not stop.is_set():
+                self.turned_at = self._now()
+                try:
+                    await self._turn()
+                except StoreUnavailable as error:
+                    await self._wait_for_store(error)
+            await self._hand_over()
+        finally:
+            waker.cancel()
+            if self._kafka_commit is not None:
+                self._kafka_commit.cancel()
+            await self._store.close()
+
+    async def _turn(self) -> None:
+        """One round: tend the leases if it is time, gather a batch, process it."""
+        if self._now() >= self.ownership.next_look:
+            await self.ownership.tend()
+        now = self._now()
+        self._tell(now)
+        resting = {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
+        records = self._merge.take(self._limit, resting)
+        if len(records) < self._limit:
+            fetched = await self._fetch(0.0 if records else self._nap_seconds(now))
+            if fetched:
+                self.ownership.take_in(fetched)
+                records += self._merge.take(self._limit - len(records), resting)
+        due = await self._due()
+        if records or due:
+            await self._process(decode(self._processor, records, due))
+
+    async def _fetch(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
+        if self._stop.is_set():
+            return {}
+        try:
+            async with asyncio.timeout(None) as self._nap:
+                return await self._consumer.fetch(timeout_seconds)
+        except TimeoutError:  # woken in order to stop
+            return {}
+        finally:
+            self._nap = None
+
+    def _nap_seconds(self, now: float) -> float:
+        wake = min(self.ownership.next_look, self._next_due)
+        for owned in self.ownership.owned.values():
+            if owned.paused_until > now:
+                wake = min(wake, owned.paused_until)
+        return max(0.001, wake - now)
+
+    async def _due(self) -> list[Any]:
+        now = self._now()
+        if now < self._next_due:
+            return []
+        self._next_due = now + self._settings.due_seconds
+        partitions = [
+            number
+            for number, owned in self.ownership.owned.items()
+            if owned.paused_until <= now and not self._merge.lags(number)
+        ]
+        if not partitions:
+            return []
+        due = await self._store.due(self._processor, partitions, self._now_ms())
+        mine = [event for event in due if self._processor.partition_of_event(event) in self.ownership.owned]
+        return mine[: self._limit]
+
+    # A batch
+
+    async def _process(self, batch: Batch) -> None:
+        """Load, fold and commit a batch; then produce its results.
+
+        Partitions found to be lost are left out and the rest is done again from fresh state. A batch that the database
+        refuses is done again in parts, until the record at fault stands alone and becomes a dead letter.
+        """
+        while batch.size:
+            try:
+                await self._attempt(batch)
+            except Overtaken as overtaken:
+                self.ownership.lose(overtaken.lost)
+                batch = batch.without(overtaken.lost, self._processor)
+            except Unstorable as error:
+                logger.warning("the database refuses a batch", extra={"records": len(batch.records)})
+                if len(batch.records) != 1 or batch.due:
+                    self._merge.put_back(batch.records)
+                    self._limit = max(1, min(self._limit, len(batch.records)) // 2)
+                    return
+                batch = as_unstorable(batch, str(error))
+            else:
+                return
+
+    async def _attempt(self, batch: Batch) -> None:
+        began = self._now()
+        now_ms = self._now_ms()
+        state: Any = NO_STATE
+        if events := batch.loadable:
+            try:
+                state = await self._store.load(self._processor, events)
+            except Busy as busy:
+                self._merge.put_back(batch.records)
+                seconds = busy.retry_after_seconds
+                self.ownership.rest(dict.fromkeys({record.partition for record in batch.records}, seconds))
+                return
+        loaded = self._now()
+        self._load_seconds.observe(loaded - began)
+        folded = fold(self._processor, state, batch, now_ms)
+        if folded.offsets:
+            results = await self._outbox.address(folded.results, now_ms)
+            self._fold_seconds.observe(self._now() - loaded)
+            waited = await self._acknowledgements()
+            if await self._commit(state, folded, results):
+                self._outbox.produce([result for _, result in results])
+            report(self._group, batch, folded)
+            self._batch_size.observe(folded.folded)
+            self._adapt(batch.size, self._now() - began - waited)
+        self._merge.put_back(folded.held)
+        self.ownership.rest(folded.busy)
+
+    async def _commit(self, state: Any, folded: Folded, results: Sequence[tuple[int, Any]]) -> bool:
+        """Commit; `False` if that took longer than the lease: the results are then for whoever claims next."""
+        by_partition: dict[int, list[Any]] = {}
+        for number, result in results:
+            by_partition.setdefault(number, []).append(result)
+        packed = {number: pack_results(its_results) for number, its_results in by_partition.items()}
+        advances = self.ownership.advances(folded.offsets, packed)
+        began = self._now()
+        await self._store.commit(self._processor, state, advances)
+        took = self._now() - began
+        self._commit_seconds.observe(took)
+        if took >= self._settings.lease_seconds:
+            logger.warning("a commit outlasted its lease", extra={"seconds": round(took, 1)})
+            self.ownership.lose(folded.offsets.keys())
+            return False
+        self.ownership.advanced(advances)
+        return True
+
+    async def _acknowledgements(self) -> float:
+        """Wait until the results of the batch before are durable, keeping the leases; returns for how long."""
+        if self.ownership.note_acknowledgements():
+            return 0.0
+        began = self._now()
+        flush = asyncio.ensure_future(self._producer.flush())
+        try:
+            while not flush.done():
+                await asyncio.wait([flush], timeout=self._settings.poll_seconds)
+                self.turned_at = self._now()
+                if not flush.done() and self._now() >= self.ownership.next_keep:
+                    await self.ownership.keep()
+                if self._stop.is_set() and self._now() - began > self._settings.stop_seconds:
+                    raise StoreUnavailable("stopping, and Kafka does not acknowledge the results before these")
+            flush.result()
+        finally:
+            flush.cancel()
+        self.ownership.note_acknowledgements()
+        waited = self._now() - began
+        self._ack_wait_seconds.observe(waited)
+        return waited
+
+    def _adapt(self, size: int, took: float) -> None:
+        """Smaller batches if one takes a good part of a lease, larger ones again if not."""
+        if took > self._settings.lease_seconds / 3:
+            self._limit = max(1, min(self._limit, size) // 2)
+        elif self._limit < self._settings.batch_limit:
+            self._limit = min(self._settings.batch_limit, self._limit * 2)
+
+    # Beginning, waiting, ending
+
+    async def _count_partitions(self) -> None:
+        """Learn the partition count that all topics of the processor have in common."""
+        told = False
+        while True:
+            counts = {topic: self._producer.partitions(topic) for topic in self._topics}
+            missing = [topic for topic, count in counts.items() if count is None]
+            if not missing:
+                break
+            for topic in missing:
+                await self._producer.refresh(topic)
+            if told:
+                await asyncio.sleep(0.5)
+            elif any(self._producer.partitions(topic) is None for topic in missing):
+                logger.error("topics do not exist: waiting for them", extra={"topics": missing})
+                told = True
+            self.turned_at = self._now()
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"the topics of {self._group} must have the same partition count: {counts}")
+        self._partitions = counts[self._topics[0]] or 0
+
+    async def _open_store(self) -> None:
+        pause = 0.1
+        while not self._stop.is_set():
+            self.turned_at = self._now()
+            try:
+                await self._store.open(self._partitions)
+            except StoreUnavailable as error:
+                logger.warning("the database cannot be reached: trying again", extra={"error": str(error)})
+                await self._until_stopped(asyncio.sleep(pause))
+                pause = min(2.0, pause * 2)
+            else:
+                self.ownership.stored_at = self._now()
+                self.ownership.next_look = self.ownership.next_keep = 0.0
+                return
+
+    async def _wait_for_store(self, error: StoreUnavailable) -> None:
+        metrics.STORE_FAILURES.labels(self._group).inc()
+        logger.error("the database cannot be used: waiting for it", extra={"error": str(error)})
+        await self.ownership.forget_all()
+        await self._open_store()
+
+    async def _hand_over(self) -> None:
+        """Give everything back, so that others need not wait for the leases to end."""
+        try:
+            async with asyncio.timeout(self._settings.stop_seconds):
+                await self.ownership.leave()
+        except (StoreUnavailable, TimeoutError) as error:
+            logger.warning("partitions could not be handed over: their leases will end", extra={"error": repr(error)})
+
+    async def _wake_on_stop(self) -> None:
+        await self._stop.wait()
+        if self._nap is not None:
+            self._nap.reschedule(self._now())
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            stopping.cancel()
+
+    def _now_ms(self) -> int:
+        return int(self._wall_clock() * 1000)
+
+    # Telling
+
+    def _tell(self, now: float) -> None:
+        """Measure the lag, and tell Kafka the offsets for the sake of lag tools; nothing rests on either."""
+        if now < self._next_tell:
+            return
+        self._next_tell = now + self._settings.tell_seconds
+        lags = dict.fromkeys(self._topics, 0)
+        oldest: int | None = None
+        for number in self._merge.owned:
+            for topic, buffered in self._merge.waiting(number).items():
+                name = TopicPartition(topic, number)
+                lags[topic] += buffered + max(0, (self._consumer.end(name) or 0) - self._consumer.position(name))
+            head = self._merge.oldest_ms(number)
+            if head is not None and (oldest is None or head < oldest):
+                oldest = head
+        for topic, lag in lags.items():
+            metrics.LAG_RECORDS.labels(self._group, topic).set(lag)
+        metrics.LAG_SECONDS.labels(self._group).set(0 if oldest is None else max(0, self._now_ms() - oldest) / 1000)
+        if now >= self._next_kafka_commit and (self._kafka_commit is None or self._kafka_commit.done()):
+            self._next_kafka_commit = now + self._settings.kafka_commit_seconds
+            offsets = self.ownership.committed()
+            if offsets:
+                self._kafka_commit = asyncio.create_task(self._consumer.commit(offsets))
