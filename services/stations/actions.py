@@ -25,7 +25,7 @@ from services.stations.effects import (
     reported_variables,
     withdraw,
 )
-from services.stations.reading import items, mapping
+from services.stations.reading import integer, items, mapping, text
 from services.stations.state import State
 from services.stations.status import availability_events, status_notification_2, status_notification_16
 
@@ -62,8 +62,8 @@ def answer_chain_status(state: State, call: StationCall) -> dict[str, Any]:
     return {
         "certificateStatus": [
             {
-                "certificateHashData": _only(mapping(request.get("certificateHashData")), *_HASH_DATA),
-                "source": request.get("source"),
+                "certificateHashData": _texts(mapping(request.get("certificateHashData")), *_HASH_DATA),
+                "source": text(request.get("source")) or "OCSP",
                 "status": "Failed",
                 "nextUpdate": format_timestamp_ms(call.received_at_ms),
             }
@@ -74,13 +74,14 @@ def answer_chain_status(state: State, call: StationCall) -> dict[str, Any]:
 
 def answer_vat_number(state: State, call: StationCall) -> dict[str, Any]:
     """Spec: OCPP 2.1 C25: the number asked about comes back; no checker is configured, so it is not confirmed."""
-    asked = _only(call.payload, "vatNumber", "evseId")
-    return {**asked, "status": "Rejected", "statusInfo": UNSUPPORTED}
+    told = {"vatNumber": text(call.payload.get("vatNumber")) or "", "status": "Rejected", "statusInfo": UNSUPPORTED}
+    evse_id = integer(call.payload.get("evseId"))
+    return told if evse_id is None else {**told, "evseId": evse_id}
 
 
-def _only(payload: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _texts(payload: Mapping[str, Any], *names: str) -> dict[str, str]:
     """These fields alone: what is unknown to the schema is kept, and never sent back."""
-    return {name: payload[name] for name in names if name in payload}
+    return {name: text(payload.get(name)) or "" for name in names}
 
 
 def limit_key(payload: Mapping[str, Any]) -> str:

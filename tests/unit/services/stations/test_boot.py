@@ -136,6 +136,7 @@ def test_a_rejected_2_x_station_may_do_nothing_but_boot(version: Version) -> Non
 def test_a_pending_2_x_station_may_say_what_a_command_triggered_since_its_boot() -> None:
     state = new_state(boot_status="Pending")
     report = {"requestId": 1, "generatedAt": "2026-03-01T12:00:00Z", "seqNo": 0}
+    fold(state, event(Version.V201, "BootNotification", BOOT_2, at_ms=NOW_MS - 120_000))
     fold(state, command("GetBaseReport", "sent", at_ms=NOW_MS - 60_000))
     fold(state, event(Version.V201, "BootNotification", BOOT_2))
     (refusal,) = outbound(fold(state, event(Version.V201, "NotifyReport", report)))
