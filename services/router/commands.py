@@ -5,8 +5,8 @@
               └─> offline | rejected
     dispatched ──> undelivered ──> dispatched again, on another connection | parked | offline | timeout
 
-The first terminal stage is the outcome. No command is dispatched twice on the same connection, none after its
-deadline, and each has an hour at which it is looked at again (`review_at_ms`) until it has its outcome.
+The first terminal stage is the outcome. No command goes twice to a connection that did not hand it back, none goes
+out after its deadline, and each has an hour at which it is looked at again (`review_at_ms`) until it has its outcome.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class CommandRules:
     longest_review_ms: int = 15_000
     undelivered_wait_ms: int = 5_000
     """How long an undelivered command waits for another connection before its station counts as offline."""
+    same_connection_ms: int = 2_000
+    """How long before a command goes again to the connection whose edge handed it back unsent."""
     slack_ms: int = 2_000
     """How much later than the deadline the router decides: the edge, which knows more, goes first."""
 
@@ -69,7 +71,9 @@ class Command:
     edge: str = ""
     ocpp_version: str = ""
     tried: tuple[str, ...] = ()
-    """Every connection that it was dispatched to."""
+    """The connections that it was dispatched to and that did not hand it back: on each it may have been sent."""
+    handed_back_ms: int | None = None
+    """When its connection last handed it back, by the clock of the edge: the same report again is no news."""
     dispatched_at_ms: int | None = None
     sent_at_ms: int | None = None
     finished_at_ms: int | None = None
@@ -132,6 +136,8 @@ def dispatch(command: Command, connection: Connection, now_ms: int, rules: Comma
     command.stage = "dispatched"
     command.attempts += 1
     command.tried = (*command.tried, connection.connection_id)
+    if command.connection_id != connection.connection_id:
+        command.handed_back_ms = None
     command.connection_id = connection.connection_id
     command.edge = connection.edge
     command.ocpp_version = connection.ocpp_version
@@ -166,6 +172,12 @@ def park(command: Command, now_ms: int, review_at_ms: int) -> list[Outcome]:
     command.waiting_since_ms = now_ms
     command.review_at_ms = review_at_ms
     return [_stage(command, "parked", now_ms)]
+
+
+def hand_back(command: Command, at_ms: int) -> None:
+    """The edge says that the command was not sent on its connection, so it may go there again."""
+    command.handed_back_ms = at_ms
+    command.tried = tuple(item for item in command.tried if item != command.connection_id)
 
 
 def await_connection(command: Command, now_ms: int, reason: str) -> list[Outcome]:
@@ -218,6 +230,8 @@ def record_own(command: Command, event: StageReported) -> None:
         command.stage = "dispatched"
         command.attempts = event.attempt
         command.tried = (*command.tried, event.connection_id)
+        if command.connection_id != event.connection_id:
+            command.handed_back_ms = None
         command.connection_id = event.connection_id
         command.edge = event.edge
         command.ocpp_version = event.ocpp_version

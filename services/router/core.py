@@ -69,8 +69,11 @@ class State:
         self.commands[command.command_id] = command
         self._of_station.setdefault(command.station_id, []).append(command.command_id)
 
-    def usable(self, command: Command) -> Connection | None:
-        """The newest living connection that the command was not dispatched to; none once its deadline has passed."""
+    def usable(self, command: Command, *, avoid: str = "") -> Connection | None:
+        """The newest living connection that the command can go to; none once its deadline has passed.
+
+        Not one that it may have been sent on already, nor the one to avoid.
+        """
         if command.deadline_at_ms <= self.now_ms:
             return None
         return usable_connection(
@@ -78,7 +81,7 @@ class State:
             self.edges,
             self.now_ms,
             self.rules.presence,
-            avoid=command.tried,
+            avoid=(*command.tried, avoid),
         )
 
     def waiting(self, station_id: str) -> list[Command]:
@@ -142,7 +145,7 @@ def _resume(state: State, station_id: str) -> list[Outcome]:
     """Dispatch what waited for the station, if it has a connection now."""
     outcomes: list[Outcome] = []
     for command in state.waiting(station_id):
-        connection = state.usable(command)
+        connection = _next_connection(state, command)
         if connection is not None:
             outcomes += _dispatch(state, command, connection)
     return outcomes
@@ -205,9 +208,14 @@ def _report(state: State, event: StageReported) -> list[Outcome]:
     if event.stage == "sent":
         commands.record_sent(command, event, state.now_ms, state.rules.commands)
         state.changed_commands.add(command.command_id)
-    elif event.stage == "undelivered" and command.stage == "dispatched":
+    elif event.stage == "undelivered" and command.stage == "dispatched" and _is_news(command, event):
+        commands.hand_back(command, event.at_ms)
         return _retry(state, command, "")
     return []
+
+
+def _is_news(command: Command, event: StageReported) -> bool:
+    return command.handed_back_ms is None or event.at_ms > command.handed_back_ms
 
 
 def _report_terminal(state: State, command: Command, event: StageReported) -> list[Outcome]:
@@ -236,7 +244,7 @@ def _read_back(state: State, command: Command, event: StageReported) -> list[Out
 def _retry(state: State, command: Command, reason: str) -> list[Outcome]:
     """The command did not reach the socket: another connection, or a short wait for one."""
     state.changed_commands.add(command.command_id)
-    connection = state.usable(command)
+    connection = state.usable(command, avoid=command.connection_id)
     if connection is not None:
         return _dispatch(state, command, connection)
     return commands.await_connection(command, state.now_ms, reason)
@@ -262,17 +270,29 @@ def _review_waiting(state: State, command: Command) -> list[Outcome]:
         if usable_connection(station, state.edges, now_ms, state.rules.presence) is None:
             return commands.finish(command, "offline", now_ms, "StationOffline", "not connected by the deadline")
         return commands.finish(command, "timeout", now_ms, "DeadlinePassed", "the deadline passed before it was sent")
-    connection = state.usable(command)
+    connection = _next_connection(state, command)
     if connection is not None:
         return _dispatch(state, command, connection)
     if command.stage == "parked":
         command.review_at_ms = _parked_review(state, command)
         return []
-    waited_ms = now_ms - (command.waiting_since_ms or 0)
-    if waited_ms >= state.rules.commands.undelivered_wait_ms:
+    if _waited_ms(state, command) >= state.rules.commands.undelivered_wait_ms:
         return _place(state, command, "its connection closed before the command was sent, and it has no other")
     command.review_at_ms = now_ms + 1_000
     return []
+
+
+def _next_connection(state: State, command: Command) -> Connection | None:
+    """Where a waiting command can go now.
+
+    To another connection at once; to the one that handed it back (it had too many, or was closing) after a while.
+    """
+    patient = command.stage != "undelivered" or _waited_ms(state, command) >= state.rules.commands.same_connection_ms
+    return state.usable(command, avoid="" if patient else command.connection_id)
+
+
+def _waited_ms(state: State, command: Command) -> int:
+    return state.now_ms - (command.waiting_since_ms or 0)
 
 
 def _review_under_way(state: State, command: Command) -> list[Outcome]:

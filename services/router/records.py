@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from busbar.avro import InvalidAvro, decode, encode
-from busbar.records import Record, Result
+from busbar.records import Record, Result, ReturnAddress
 from busbar.stream.interfaces import InvalidRecord
+from busbar.stream.replies import with_return_address
 from services.router.events import (
     Close,
     CommandRequested,
@@ -154,41 +155,30 @@ def write_outcome(outcome: Outcome) -> Result:
 
 
 def _dispatch(call: Dispatch) -> Result:
-    value = encode(
-        "csms.OutboundMessage",
-        {
-            "station_id": call.station_id,
-            "connection_id": call.connection_id,
-            "kind": "call",
-            "message_id": call.command_id,
-            "action": call.action,
-            "payload": call.payload,
-            "command_id": call.command_id,
-            "deadline_at": call.deadline_at_ms,
-            "priority": call.priority,
-            "produced_by": _SERVICE,
-            "produced_at": call.at_ms,
-        },
+    return with_return_address(
+        ReturnAddress(call.edge_partition, call.connection_id, call.command_id),
+        call.station_id,
+        "call",
+        produced_by=_SERVICE,
+        now_ms=call.at_ms,
+        action=call.action,
+        payload=call.payload,
+        command_id=call.command_id,
+        deadline_at=call.deadline_at_ms,
+        priority=call.priority,
     )
-    return Result("csms.outbound", call.station_id.encode(), value, partition=call.edge_partition)
 
 
 def _close(order: Close) -> Result:
-    value = encode(
-        "csms.OutboundMessage",
-        {
-            "station_id": order.station_id,
-            "connection_id": order.connection_id,
-            "kind": "close",
-            "message_id": "",
-            "action": "",
-            "error_description": order.reason,
-            "close_code": _NORMAL_CLOSURE,
-            "produced_by": _SERVICE,
-            "produced_at": order.at_ms,
-        },
+    return with_return_address(
+        ReturnAddress(order.edge_partition, order.connection_id, ""),
+        order.station_id,
+        "close",
+        produced_by=_SERVICE,
+        now_ms=order.at_ms,
+        error_description=order.reason,
+        close_code=_NORMAL_CLOSURE,
     )
-    return Result("csms.outbound", order.station_id.encode(), value, partition=order.edge_partition)
 
 
 def _stage(stage: Stage) -> Result:

@@ -159,6 +159,7 @@ def read_command(row: Any) -> Command:
         edge=row["edge"],
         ocpp_version=row["ocpp_version"],
         tried=tuple(orjson.loads(row["tried"])),
+        handed_back_ms=_optional_milliseconds(row["handed_back_at"]),
         dispatched_at_ms=_optional_milliseconds(row["dispatched_at"]),
         sent_at_ms=_optional_milliseconds(row["sent_at"]),
         finished_at_ms=_optional_milliseconds(row["finished_at"]),
@@ -186,6 +187,7 @@ def changing_columns(command: Command) -> tuple[Any, ...]:
         optional_instant(command.finished_at_ms),
         optional_instant(command.waiting_since_ms),
         optional_instant(command.review_at_ms),
+        optional_instant(command.handed_back_ms),
     )
 
 

@@ -51,7 +51,7 @@ ALL_EDGES = f"SELECT {_EDGE_COLUMNS} FROM router.edges"  # noqa: S608 - a consta
 LOAD_COMMANDS = """
 SELECT command_id, partition, station_id, action, payload, requested_by, requested_at, deadline_at, priority, park,
     stage, outcome, attempts, answer, error_code, error_description, error_details, connection_id, edge, ocpp_version,
-    tried, dispatched_at, sent_at, finished_at, waiting_since, review_at
+    tried, handed_back_at, dispatched_at, sent_at, finished_at, waiting_since, review_at
 FROM router.commands
 WHERE command_id = ANY($1::text[])
 """
@@ -91,11 +91,12 @@ ON CONFLICT (station_id) DO UPDATE SET partition = excluded.partition, connectio
 INSERT_COMMANDS = """
 INSERT INTO router.commands (command_id, stage, outcome, attempts, answer, error_code, error_description,
     error_details, connection_id, edge, ocpp_version, tried, dispatched_at, sent_at, finished_at, waiting_since,
-    review_at, partition, station_id, action, payload, requested_by, requested_at, deadline_at, priority, park)
+    review_at, handed_back_at, partition, station_id, action, payload, requested_by, requested_at, deadline_at,
+    priority, park)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::jsonb[], $6::text[], $7::text[],
     $8::jsonb[], $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::timestamptz[], $14::timestamptz[],
-    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::integer[], $19::text[], $20::text[], $21::jsonb[],
-    $22::text[], $23::timestamptz[], $24::timestamptz[], $25::integer[], $26::boolean[])
+    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::integer[], $20::text[],
+    $21::text[], $22::jsonb[], $23::text[], $24::timestamptz[], $25::timestamptz[], $26::integer[], $27::boolean[])
 ON CONFLICT (command_id) DO NOTHING
 """
 
@@ -104,12 +105,12 @@ UPDATE router.commands AS c SET stage = u.stage, outcome = u.outcome, attempts =
     error_code = u.error_code, error_description = u.error_description, error_details = u.error_details,
     connection_id = u.connection_id, edge = u.edge, ocpp_version = u.ocpp_version, tried = u.tried,
     dispatched_at = u.dispatched_at, sent_at = u.sent_at, finished_at = u.finished_at,
-    waiting_since = u.waiting_since, review_at = u.review_at
+    waiting_since = u.waiting_since, review_at = u.review_at, handed_back_at = u.handed_back_at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::jsonb[], $6::text[], $7::text[],
     $8::jsonb[], $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::timestamptz[], $14::timestamptz[],
-    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[])
+    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[])
     AS u(command_id, stage, outcome, attempts, answer, error_code, error_description, error_details, connection_id,
-    edge, ocpp_version, tried, dispatched_at, sent_at, finished_at, waiting_since, review_at)
+    edge, ocpp_version, tried, dispatched_at, sent_at, finished_at, waiting_since, review_at, handed_back_at)
 WHERE c.command_id = u.command_id
 """
 

@@ -76,6 +76,7 @@ CREATE TABLE router.commands (
     edge text NOT NULL DEFAULT '',
     ocpp_version text NOT NULL DEFAULT '',
     tried jsonb NOT NULL DEFAULT '[]',
+    handed_back_at timestamptz,
     dispatched_at timestamptz,
     sent_at timestamptz,
     finished_at timestamptz,
@@ -86,7 +87,8 @@ COMMENT ON TABLE router.commands IS 'CALLs to stations: where each stands, and i
 COMMENT ON COLUMN router.commands.stage IS 'received, parked, dispatched, sent or undelivered; once there is an outcome, the outcome.';
 COMMENT ON COLUMN router.commands.outcome IS 'The first terminal stage: answered, error, timeout, offline, disconnected or rejected. Null: pending.';
 COMMENT ON COLUMN router.commands.attempts IS 'Dispatches; the connection, edge and version are those of the last one.';
-COMMENT ON COLUMN router.commands.tried IS 'Every connection that it was dispatched to; it goes to none of them again.';
+COMMENT ON COLUMN router.commands.tried IS 'The connections that it was dispatched to and that did not hand it back; it goes to none of them again.';
+COMMENT ON COLUMN router.commands.handed_back_at IS 'When its connection last handed it back, by the clock of the edge.';
 COMMENT ON COLUMN router.commands.waiting_since IS 'Since when it has had no connection to go to.';
 COMMENT ON COLUMN router.commands.review_at IS 'When the router looks at it again if nothing is heard.';
 

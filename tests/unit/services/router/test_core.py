@@ -119,11 +119,21 @@ def test_an_undelivered_command_is_parked_if_the_caller_asked_for_it(online: Sta
     assert dispatches(fold(online, connected("b", at=online.now_ms))) == [("c1", "b")]
 
 
-def test_a_command_is_never_sent_twice_on_one_connection(online: State) -> None:
+def test_a_command_that_is_not_heard_of_does_not_go_to_the_same_connection_again(online: State) -> None:
     fold(online, requested(park=True, within=600_000))
-    outcomes = fold(online, reported("undelivered"), reported("undelivered"))
-    outcomes += pass_time(online, 60_000)
+    outcomes = []
+    for _ in range(60):
+        fold(online, heard("edge-0", at=online.now_ms))
+        outcomes += pass_time(online, 1_000)
     assert dispatches(outcomes) == []
+
+
+def test_a_command_that_a_living_connection_handed_back_goes_there_again_after_a_while(online: State) -> None:
+    fold(online, requested())
+    outcomes = fold(online, reported("undelivered"), reported("undelivered"))
+    assert dispatches(outcomes) == []
+    assert dispatches(pass_time(online, 1_000)) == []
+    assert dispatches(pass_time(online, 2_000)) == [("c1", "a")]
 
 
 def test_an_undelivered_report_of_an_earlier_connection_is_stale(online: State) -> None:
@@ -248,7 +258,7 @@ def test_a_parked_command_waits_out_an_edge_that_is_silent_for_a_while(state: St
 
 
 def test_reading_back_what_the_router_wrote_changes_nothing(online: State) -> None:
-    outcomes = fold(online, requested(), reported("undelivered"))
+    outcomes = fold(online, requested(), disconnected(A, at=T0 + 5), reported("undelivered"))
     outcomes += pass_time(online, 8_000)
     before = deepcopy(online.commands)
     own = [read_back(item) for item in outcomes if isinstance(item, Stage)]
@@ -258,11 +268,12 @@ def test_reading_back_what_the_router_wrote_changes_nothing(online: State) -> No
 
 
 def test_a_rebuild_from_the_log_ends_with_the_same_command_and_sends_nothing(online: State) -> None:
-    written = fold(online, requested(), B, reported("undelivered", "a", at=T0 + 30))
+    handed_back = reported("undelivered", "a", at=T0 + 30)
+    written = fold(online, requested(), B, handed_back)
     fold(online, reported("sent", "b", at=T0 + 40), reported("answered", "b", at=T0 + 50, payload="{}"))
-    log = [requested()]
-    log += [read_back(item) for item in written if isinstance(item, Stage)]  # type: ignore[misc]
-    log += [reported("sent", "b", at=T0 + 40), reported("answered", "b", at=T0 + 50, payload="{}")]  # type: ignore[list-item]
+    first, second = [read_back(item) for item in written if isinstance(item, Stage)]
+    answered = reported("sent", "b", at=T0 + 40), reported("answered", "b", at=T0 + 50, payload="{}")
+    log = (requested(), first, handed_back, second, *answered)
     rebuilt = State(T0 + 3_600_000)
     assert fold(rebuilt, *log) == []
     assert replace(rebuilt.commands["c1"], review_at_ms=None) == online.commands["c1"]

@@ -160,7 +160,7 @@ class World:
 
     def deliver(self, call: Dispatch) -> None:
         assert call.deadline_at_ms > self.now, "nothing goes out after its deadline"
-        assert (call.command_id, call.connection_id) not in self.dispatched, "once per connection"
+        assert (call.command_id, call.connection_id) not in self.dispatched, "not where it may have been sent"
         self.dispatched.add((call.command_id, call.connection_id))
         known = self.state.stations[call.station_id].find(call.connection_id)
         assert known is not None
@@ -170,7 +170,8 @@ class World:
         if not self.alive[known.edge] or known.edge_instance != f"i{self.instances[known.edge]}":
             return
         ids = {"command_id": call.command_id, "station": call.station_id}
-        if call.connection_id not in self.sockets:
+        if call.connection_id not in self.sockets or self.random.random() < 0.1:
+            self.dispatched.discard((call.command_id, call.connection_id))
             self.say(reported("undelivered", call.connection_id, at=self.now, **ids))  # type: ignore[arg-type]
             return
         self.say(reported("sent", call.connection_id, at=self.now, **ids))  # type: ignore[arg-type]
