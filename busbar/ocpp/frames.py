@@ -88,10 +88,10 @@ def parse_frame(text: str | bytes) -> Frame:
         FrameError: Anything else. Carries the problem and, if it can be read, the message id to answer with.
     """
     try:
-        frame = orjson.loads(text)
+        value = orjson.loads(text)
     except ValueError as error:
         raise _unreadable(text, error) from None
-    return frame_of(frame)
+    return frame_of(value)
 
 
 def frame_of(value: Any) -> Frame:

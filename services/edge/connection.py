@@ -171,12 +171,13 @@ class StationConnection:
                 return
             frame, name = repaired
             self._count_repairs([name])
-        self._receive(frame, text, now)
+        if type(frame) is Call:
+            self._receive_call(frame, text, now)
+        else:
+            self._receive_other(frame, text, now)
 
-    def _receive(self, frame: Frame, text: bytes, now: Instant) -> None:
+    def _receive_other(self, frame: Frame, text: bytes, now: Instant) -> None:
         match frame:
-            case Call():
-                self._receive_call(frame, text, now)
             case CallResult():
                 self._receive_result(frame, text, now)
             case CallError():
@@ -203,24 +204,28 @@ class StationConnection:
         if route is None or route.send:
             self._refuse_action(call, text, now)
             return
-        fingerprint = hash(text)
-        if self._is_resent(call.message_id, fingerprint, route):
-            return
         if self._rejected and call.action != "BootNotification":
             # OCPP 2.0.1 Part 2, B03.FR.07: until a BootNotification is accepted, anything else is a SecurityError.
             code = self._code(Problem.SECURITY)
             self._refuse(call, text, now, code, "the last BootNotification was rejected")
+        elif route.answered_here:
+            if self._publish_call(route, call, text, now, None):
+                answer = b'[3,%b,{"currentTime":"%b"}]' % (orjson.dumps(call.message_id), now.text.encode())
+                self._frames.append(answer)
+                route.counts.answered += 1
+        else:
+            self._forward_call(route, call, text, now)
+
+    def _forward_call(self, route: Route, call: Call, text: bytes, now: Instant) -> None:
+        """Publish a CALL that its owner will answer, unless it is one that came before."""
+        message_id, fingerprint = call.message_id, hash(text)
+        if self._is_resent(message_id, fingerprint, route):
             return
-        pending = self._publish_call(route, call, text, now, fingerprint)
-        if pending is None:
-            return
-        if route.answered_here:
-            self._frames.append(b'[3,%b,{"currentTime":"%b"}]' % (orjson.dumps(call.message_id), now.text.encode()))
-            route.counts.answered += 1
-            return
-        if len(self._pending) >= MAX_PENDING_CALLS:
-            self._give_up(next(iter(self._pending)))
-        self._pending[call.message_id] = pending
+        pending = PendingCall(message_id, route, now.monotonic, fingerprint)
+        if self._publish_call(route, call, text, now, pending):
+            if len(self._pending) >= MAX_PENDING_CALLS:
+                self._give_up(next(iter(self._pending)))
+            self._pending[message_id] = pending
 
     def _is_resent(self, message_id: str, fingerprint: int, route: Route) -> bool:
         """Whether the very same CALL came before; if it was answered, that answer goes out again.
@@ -241,16 +246,16 @@ class StationConnection:
         return True
 
     def _publish_call(
-        self, route: Route, call: Call | Send, text: bytes, now: Instant, fingerprint: int
-    ) -> PendingCall | None:
-        """Check a CALL or SEND and hand it to the log; `None` if it was refused."""
+        self, route: Route, call: Call | Send, text: bytes, now: Instant, pending: PendingCall | None
+    ) -> bool:
+        """Check a CALL or SEND and hand it to the log, unless it has to be refused."""
         payload = call.payload
         # A NUL in a string is legal JSON, and nothing behind us can store it.
         if b"\\" in text and b"\\u0000" in text:
             payload = remove_nul(payload)
             self._count_repairs(["nul-removed"])
         if not route.is_valid(payload) and not self._repair(route, call, payload, text, now):
-            return None
+            return False
         identity, sequence = self.identity, self._sequence + 1
         try:
             value = route.encode(identity.prefix, sequence, call.message_id, now.unix_ms, payload)
@@ -261,10 +266,9 @@ class StationConnection:
             )
             code = self._code(Problem.INTERNAL)
             self._refuse(call, text, now, code, "the payload could not be recorded")
-            return None
+            return False
         self._sequence = sequence
         route.counts.received += 1
-        pending = PendingCall(call.message_id, route, now.monotonic, fingerprint)
         headers = (
             ("traceparent", b"00-%b%016x-%016x-01" % (self._trace, sequence, sequence)),
             ("ce_id", b"%b:%d" % (self._trace, sequence)),
@@ -275,7 +279,7 @@ class StationConnection:
         self._records.append(
             Publication(route.topic, identity.partition, identity.key, value, now.unix_ms, headers, pending)
         )
-        return pending
+        return True
 
     def _repair(self, route: Route, call: Call | Send, payload: dict[str, Any], text: bytes, now: Instant) -> bool:
         """Whether a payload that did not validate is fit to be published after the known repairs."""
@@ -300,7 +304,7 @@ class StationConnection:
         if route is None or not route.send:
             self._refuse_action(send, text, now)
         else:
-            self._publish_call(route, send, text, now, 0)
+            self._publish_call(route, send, text, now, None)
 
     def _receive_result(self, result: CallResult, text: bytes, now: Instant) -> None:
         commands, payload = self._commands, result.payload

@@ -62,6 +62,7 @@ class Hub:
         self.draining = False
         self.connections: dict[str, StationProtocol] = {}
         self.max_unacknowledged_bytes = config.max_unacknowledged_bytes
+        """Above this a socket that brings something is not read until Kafka has caught up."""
         self._buckets: list[set[StationProtocol]] = [set() for _ in range(BUCKETS)]
         self._next_bucket = 0
         self._connection_number = 0
@@ -166,14 +167,15 @@ class Hub:
 
     def produce(self, record: Publication) -> None:
         """Hand a record to the producer. Raises `RecordTooLarge`."""
+        topic, partition, key, value, timestamp_ms, headers, call = record
         self.producer.append(
-            record.topic,
-            record.partition,
-            key=record.key,
-            value=record.value,
-            timestamp_ms=record.timestamp_ms,
-            headers=record.headers,
-            on_ack=record.call.mark_durable if record.call is not None else None,
+            topic,
+            partition,
+            key=key,
+            value=value,
+            timestamp_ms=timestamp_ms,
+            headers=headers,
+            on_ack=None if call is None else call.mark_durable,
         )
 
     def deliver(self, records: Iterable[Record]) -> None:
@@ -243,11 +245,6 @@ class Hub:
         self.produce(Publication(EDGES_TOPIC, partition, self._partition_key, encoded, now.unix_ms))
 
     # Back-pressure
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether more is unacknowledged than the bound."""
-        return self.producer.unacknowledged_bytes > self.max_unacknowledged_bytes
 
     def pause(self, protocol: StationProtocol) -> None:
         """Remember a socket that is not read until Kafka has caught up."""

@@ -32,6 +32,7 @@ _websocket_logger.setLevel(logging.WARNING)  # websockets logs each opening and 
 WRITE_BUFFER_BYTES = 64 * 1024
 """Above this in a socket's send buffer the station is not read until it reads."""
 
+_TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _HANDSHAKE, _OPEN, _CLOSING, _CLOSED = range(4)
 _BY_WRITES, _BY_KAFKA = 1, 2
 
@@ -98,25 +99,27 @@ class StationProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         websocket = self._websocket
-        if websocket is None or self._state == _CLOSED:
+        if websocket is None:
             return
-        now = self._hub.clock.read()
+        hub = self._hub
+        now = hub.clock.read()
         self._heard = now.monotonic
         self._pinged = False
         websocket.receive_data(data)
         connection = self._connection
-        for event in websocket.events_received():
-            if connection is None:
+        if connection is None:
+            for event in websocket.events_received():
                 self._receive_handshake(event, now)
-                connection = self._connection
-            elif type(event) is Frame:
-                self._receive_frame(connection, event, now)
+        else:
+            for event in websocket.events_received():
+                if type(event) is Frame:
+                    self._receive_frame(connection, event, now)
         self._flush(now)
-        if self._hub.is_behind and self._state == _OPEN:
+        if hub.producer.unacknowledged_bytes > hub.max_unacknowledged_bytes and self._state == _OPEN:
             self._pause(_BY_KAFKA)
 
     def eof_received(self) -> None:
-        if self._websocket is not None and self._state != _CLOSED:
+        if self._websocket is not None:
             self._websocket.receive_eof()
             self._flush(self._hub.clock.read())
 
@@ -224,28 +227,24 @@ class StationProtocol(asyncio.Protocol):
     # Messages
 
     def _receive_frame(self, connection: StationConnection, frame: Frame, now: Instant) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.TEXT and frame.fin:
-            self._receive_text(connection, bytes(frame.data), now)
-        elif opcode is Opcode.TEXT or opcode is Opcode.CONT:
-            self._receive_fragment(connection, frame, now)
-        elif opcode is Opcode.BINARY:
-            connection.receive_binary(bytes(frame.data), now)
-
-    def _receive_text(self, connection: StationConnection, text: bytes, now: Instant) -> None:
+        opcode, text = frame.opcode, bytes(frame.data)
+        if opcode is _BINARY:
+            connection.receive_binary(text, now)
+            return
+        if opcode is _CONTINUATION or (opcode is _TEXT and not frame.fin):
+            # A message in fragments; websockets bounds their sum.
+            if self._fragments is None:
+                self._fragments = []
+            self._fragments.append(text)
+            if not frame.fin:
+                return
+            text, self._fragments = b"".join(self._fragments), None
+        elif opcode is not _TEXT:
+            return  # a ping, which websockets answers, a pong, or a close
         metrics = self._hub.metrics
         metrics.frames_received += 1
         metrics.bytes_received += len(text)
         connection.receive_text(text, now)
-
-    def _receive_fragment(self, connection: StationConnection, frame: Frame, now: Instant) -> None:
-        """Collect the fragments of a message; websockets bounds their sum."""
-        if self._fragments is None:
-            self._fragments = []
-        self._fragments.append(bytes(frame.data))
-        if frame.fin:
-            text, self._fragments = b"".join(self._fragments), None
-            self._receive_text(connection, text, now)
 
     def receive_outbound(self, message: dict[str, object], now: Instant) -> None:
         """Hand an outbound message to the connection and send what follows from it."""
@@ -258,25 +257,26 @@ class StationProtocol(asyncio.Protocol):
     def _flush(self, now: Instant) -> None:
         """Produce and send whatever is waiting."""
         websocket, connection = self._websocket, self._connection
-        if websocket is None or self._transport is None:
+        if websocket is None:
             return
+        writes = websocket.data_to_send()  # a pong, the answer to a handshake, or a close
         if connection is not None:
             self._publish(connection, now)
             if self._state == _OPEN:
-                if websocket.state is State.OPEN:
-                    self._send(connection, websocket)
-                if websocket.state is not State.OPEN:
+                if writes and websocket.state is not State.OPEN:
                     self._note_closing(connection, websocket, now)
+                else:
+                    self._send(connection, websocket, writes)
         elif websocket.handshake_exc is not None and self._state == _HANDSHAKE:
-            self._note_bad_request(websocket, now)
-        writes = websocket.data_to_send()
+            self._note_bad_request(websocket, writes, now)
         if writes:
             self._write(writes)
 
     def _publish(self, connection: StationConnection, now: Instant) -> None:
+        produce = self._hub.produce
         for record in connection.records_to_publish():
             try:
-                self._hub.produce(record)
+                produce(record)
             except RecordTooLarge as error:
                 self._give_up(connection, record, error, now)
 
@@ -286,15 +286,25 @@ class StationProtocol(asyncio.Protocol):
         for malformed in connection.records_to_publish():
             self._hub.produce(malformed)
 
-    def _send(self, connection: StationConnection, websocket: ServerProtocol) -> None:
+    def _send(self, connection: StationConnection, websocket: ServerProtocol, writes: list[bytes]) -> None:
+        """Add to `writes` what goes to the station, and the close if it is asked for."""
         metrics = self._hub.metrics
         for frame in connection.frames_to_send():
-            websocket.send_text(frame)
+            # What ServerProtocol.send_text makes of it, for a third of the time: see RFC 6455 §5.2.
+            size = len(frame)
+            if size < 126:
+                writes.append(b"\x81%c%b" % (size, frame))
+            elif size < 65536:
+                writes.append(b"\x81\x7e%b%b" % (size.to_bytes(2), frame))
+            else:
+                writes.append(b"\x81\x7f%b%b" % (size.to_bytes(8), frame))
             metrics.frames_sent += 1
-            metrics.bytes_sent += len(frame)
+            metrics.bytes_sent += size
         close = connection.close_to_send()
         if close is not None:
             websocket.send_close(_sendable(close[0]), _shortened(close[1]))
+            writes += websocket.data_to_send()
+            self._begin_closing()
 
     def _note_closing(self, connection: StationConnection, websocket: ServerProtocol, now: Instant) -> None:
         """The WebSocket is closing: by us, by the station, or because of what the station sent."""
@@ -305,15 +315,15 @@ class StationProtocol(asyncio.Protocol):
             self._publish(connection, now)
         connection.request_close(1000, "")
 
-    def _note_bad_request(self, websocket: ServerProtocol, now: Instant) -> None:
-        """What came is no HTTP; websockets answers over-long headers itself and ends the rest without a word."""
-        if isinstance(websocket.handshake_exc.__cause__ if websocket.handshake_exc else None, EOFError):
+    def _note_bad_request(self, websocket: ServerProtocol, writes: list[bytes], now: Instant) -> None:
+        """What came is no HTTP. websockets answers over-long headers itself, and ends the rest without a word."""
+        if websocket.handshake_exc is not None and isinstance(websocket.handshake_exc.__cause__, EOFError):
             self._hub.metrics.handshakes["closed_early"] += 1  # as the health checks of load balancers do
         else:
             self._count_refusal("not_http", 400, now)
         self._begin_closing()
-        writes = websocket.data_to_send()
-        self._write([_NOT_HTTP, *writes] if writes == [SEND_EOF] else writes)
+        if writes == [SEND_EOF]:
+            writes.insert(0, _NOT_HTTP)
 
     def _write(self, writes: list[bytes]) -> None:
         transport = self._transport

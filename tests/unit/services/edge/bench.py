@@ -10,7 +10,7 @@ from busbar.avro import decode, decode_call
 from busbar.ocpp.versions import Version
 from busbar.records import StationCall
 from services.edge.clock import Instant
-from services.edge.connection import ConnectionRules, PendingCall, StationConnection
+from services.edge.connection import ConnectionRules, StationConnection
 from services.edge.metrics import EdgeMetrics
 from services.edge.records import Identity, Publication
 from services.edge.routes import make_routes
@@ -83,11 +83,11 @@ class Bench:
 
     def calls(self) -> list[StationCall]:
         """The CALLs that were published since the last look."""
-        return [decode_call(record.value) for record in self.publications() if isinstance(record.call, PendingCall)]
+        return [decode_call(record.value) for record in self.publications() if record.topic.startswith("ocpp.v")]
 
     def events(self) -> list[dict[str, Any]]:
         """The other records that were published since the last look, decoded."""
-        return [decode(record.value)[1] for record in self.publications() if record.call is None]
+        return [decode(record.value)[1] for record in self.publications() if not record.topic.startswith("ocpp.v")]
 
     def stages(self) -> list[tuple[str, str]]:
         """The command events since the last look: command id and stage."""

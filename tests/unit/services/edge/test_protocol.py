@@ -59,6 +59,15 @@ async def test_a_heartbeat_is_answered_by_the_edge(live: LiveEdge) -> None:
     assert len(await live.calls("ocpp.v16.Heartbeat")) == 1
 
 
+@pytest.mark.parametrize("size", [0, 100, 125, 126, 60_000, 70_000])
+async def test_a_reply_of_any_size_arrives_whole(live: LiveEdge, size: int) -> None:
+    async with live.connect(max_size=None) as socket:
+        await socket.send('[2,"m1","Authorize",{"idTag":"A"}]')
+        (call,) = await live.calls("ocpp.v16.Authorize")
+        live.answer(call, {"x": "y" * size})
+        assert await hear(socket) == [3, "m1", {"x": "y" * size}]
+
+
 async def test_a_reply_for_another_connection_reaches_nobody(live: LiveEdge) -> None:
     async with live.connect() as socket:
         await socket.send('[2,"m1","Authorize",{"idTag":"A"}]')
