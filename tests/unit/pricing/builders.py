@@ -49,6 +49,10 @@ def tariff(*elements: dict[str, Any], currency: str = "EUR", **fields: Any) -> T
     return parse_ocpi_tariff(tariff_json(*elements, currency=currency, **fields))
 
 
+def money(excl_tax: str | int | Decimal, incl_tax: str | int | Decimal) -> tuple[Decimal, Decimal]:
+    return Decimal(excl_tax), Decimal(incl_tax)
+
+
 def limit(before: str, after: str | None = None) -> dict[str, Decimal]:
     found = {"before_taxes": Decimal(before)}
     return found if after is None else found | {"after_taxes": Decimal(after)}

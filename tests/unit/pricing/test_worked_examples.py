@@ -24,6 +24,7 @@ from tests.unit.pricing.builders import (
     exactly,
     excl,
     limit,
+    money,
     ms,
     price,
     session,
@@ -386,7 +387,7 @@ IN_THE_NETHERLANDS = [
 
 def test_rounding_once_gives_one_cent_more_than_rounding_each_period() -> None:
     once = price(HOURLY, IN_THE_NETHERLANDS, "Europe/Amsterdam")
-    assert once.total == (Decimal("1.84"), Decimal("2.22"))
+    assert once.total == money("1.84", "2.22")
     each = price(HOURLY, IN_THE_NETHERLANDS, "Europe/Amsterdam", Options(rounding=Rounding(at=RoundAt.LINE)))
     assert each.total.excl_tax == Decimal("1.83")
     assert_adds_up(each)

@@ -1,0 +1,126 @@
+"""A bill as the part of an OCPI CDR that follows from it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from busbar.pricing.facts import reservation_expired, reserved, sampled
+from busbar.pricing.jsontext import parse_json, serialize_json
+from busbar.pricing.ocpi_cdr import OcpiVersion, cdr_part, timestamp
+from tests.unit.pricing.builders import (
+    CHARGING,
+    MINUTE_MS,
+    PARKED,
+    component,
+    element,
+    limit,
+    ms,
+    price,
+    session,
+    tariff,
+)
+
+START = "2026-03-11 09:00"
+FULL = tariff(
+    element(component("TIME", "6.00", "20", 60), component("FLAT", "1.00", "20"), reservation="RESERVATION"),
+    element(
+        component("FLAT", "0.50", "20"), component("ENERGY", "0.25", "10"), component("PARKING_TIME", "2.00", "20", 900)
+    ),
+)
+FACTS = [reserved(ms(START) - 15 * MINUTE_MS), *session(START, (CHARGING, 120, 20), (PARKED, 40, 0))]
+
+
+def test_the_totals_are_in_the_words_of_2_3_0() -> None:
+    part = cdr_part(price(FULL, FACTS))
+    assert part.pop("tariffs") == [FULL.source]
+    assert part == {
+        "start_date_time": "2026-03-11T08:45:00Z",
+        "end_date_time": "2026-03-11T11:40:00Z",
+        "currency": "EUR",
+        "charging_periods": [
+            {
+                "start_date_time": "2026-03-11T08:45:00Z",
+                "dimensions": [{"type": "RESERVATION_TIME", "volume": Decimal("0.25")}],
+                "tariff_id": "T1",
+            },
+            {
+                "start_date_time": "2026-03-11T09:00:00Z",
+                "dimensions": [{"type": "TIME", "volume": 2}, {"type": "ENERGY", "volume": 20}],
+                "tariff_id": "T1",
+            },
+            {
+                "start_date_time": "2026-03-11T11:00:00Z",
+                "dimensions": [{"type": "PARKING_TIME", "volume": Decimal("0.6667")}],
+                "tariff_id": "T1",
+            },
+        ],
+        "total_cost": {
+            "before_taxes": Decimal("9.50"),
+            "taxes": [
+                {"name": "VAT", "percentage": 20, "amount": Decimal("0.90")},
+                {"name": "VAT", "percentage": 10, "amount": Decimal("0.50")},
+            ],
+        },
+        "total_energy": 20,
+        "total_time": Decimal("2.6667"),
+        "total_parking_time": Decimal("0.6667"),
+        "total_fixed_cost": {"before_taxes": Decimal("0.5"), "taxes": [{"name": "VAT", "amount": Decimal("0.1")}]},
+        "total_energy_cost": {"before_taxes": 5, "taxes": [{"name": "VAT", "amount": Decimal("0.5")}]},
+        "total_parking_cost": {"before_taxes": Decimal("1.5"), "taxes": [{"name": "VAT", "amount": Decimal("0.3")}]},
+        "total_reservation_cost": {
+            "before_taxes": Decimal("2.5"),
+            "taxes": [{"name": "VAT", "amount": Decimal("0.5")}],
+        },
+    }
+
+
+def test_prices_are_in_the_words_of_2_2_1() -> None:
+    part = cdr_part(price(FULL, FACTS), OcpiVersion.V221)
+    assert part["total_cost"] == {"excl_vat": Decimal("9.50"), "incl_vat": Decimal("10.90")}
+    assert part["total_energy_cost"] == {"excl_vat": 5, "incl_vat": Decimal("5.5")}
+
+
+def test_totals_by_dimension_are_before_limits() -> None:
+    capped = tariff(element(component("ENERGY", "1", "20")), max_price=limit("3.00", "3.30"))
+    part = cdr_part(price(capped, session(START, (CHARGING, 60, 10))), OcpiVersion.V221)
+    assert part["total_cost"] == {"excl_vat": 3, "incl_vat": Decimal("3.3")}
+    assert part["total_energy_cost"] == {"excl_vat": 10, "incl_vat": 12}
+
+
+def test_power_and_current_are_told_where_prices_depend_on_them() -> None:
+    by_power = tariff(element(component("ENERGY", "1"), max_power=30, min_current=6), element(component("ENERGY", "2")))
+    facts = session(START, (CHARGING, 60, 10), (CHARGING, 60, 20))
+    facts[1] = sampled(facts[1].at_ms, facts[1].register_wh, current_a=16)
+    dimensions = cdr_part(price(by_power, facts))["charging_periods"][0]["dimensions"]
+    assert dimensions[2:] == [
+        {"type": "MIN_POWER", "volume": 10},
+        {"type": "MAX_POWER", "volume": 20},
+        {"type": "MIN_CURRENT", "volume": 16},
+        {"type": "MAX_CURRENT", "volume": 16},
+    ]
+
+
+def test_a_reservation_that_expired_is_a_cdr_of_its_own() -> None:
+    part = cdr_part(price(FULL, [reserved(ms(START)), reservation_expired(ms(START) + 30 * MINUTE_MS)]))
+    assert part["total_cost"]["before_taxes"] == 4
+    assert part["total_time"] == 0
+    assert part["total_energy"] == 0
+    assert [period["dimensions"][0]["type"] for period in part["charging_periods"]] == ["RESERVATION_TIME"]
+
+
+def test_a_session_of_no_length_has_one_period() -> None:
+    assert len(cdr_part(price(FULL, session(START)))["charging_periods"]) == 1
+
+
+def test_numbers_are_plain_and_exact_in_the_text() -> None:
+    part = cdr_part(price(FULL, session(START, (CHARGING, 1, "0.0001234"))))
+    del part["tariffs"]
+    text = serialize_json(part)
+    assert '"volume":0.0001' in text
+    assert '"before_taxes":0.50' in text
+    assert parse_json(text) == part
+
+
+def test_instants_have_fractions_only_where_there_are_some() -> None:
+    assert timestamp(ms(START)) == "2026-03-11T09:00:00Z"
+    assert timestamp(ms(START) + 7) == "2026-03-11T09:00:00.007Z"
