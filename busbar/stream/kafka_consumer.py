@@ -23,7 +23,6 @@ from busbar.stream.interfaces import EARLIEST
 logger = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 1.0
-_LOOKUP_SECONDS = 10.0
 
 
 class KafkaConsumer:
@@ -32,6 +31,7 @@ class KafkaConsumer:
     Args:
         group_id: Under which `commit` tells Kafka how far reading has come. No group is joined.
         stall_seconds: A partition without any answer for so long makes the consumer be replaced.
+        lookup_seconds: How long to wait for the broker to tell where a partition begins or ends.
         max_partition_fetch_bytes: Of one partition in one answer, as compressed on the wire.
         client_options: Passed to aiokafka as they are (`security_protocol`, `ssl_context`, `client_rack` …).
     """
@@ -42,12 +42,14 @@ class KafkaConsumer:
         *,
         group_id: str | None = None,
         stall_seconds: float = 15.0,
+        lookup_seconds: float = 5.0,
         max_partition_fetch_bytes: int = 256 * 1024,
         client_id: str = "busbar",
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._group_id = group_id
         self._stall_seconds = stall_seconds
+        self._lookup_seconds = lookup_seconds
         self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap_servers,
             "client_id": client_id,
@@ -230,7 +232,7 @@ class KafkaConsumer:
         if not wanted:
             return {}
         try:
-            async with asyncio.timeout(_LOOKUP_SECONDS):
+            async with asyncio.timeout(self._lookup_seconds):
                 found: dict[KafkaTopicPartition, int] = await getattr(self._consumer, what)(wanted)
         except errors.KafkaError as error:
             raise TimeoutError(f"Kafka did not tell the {what}: {error!r}") from error

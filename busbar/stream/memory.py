@@ -64,9 +64,16 @@ class MemoryBroker:
         """A producer; `flush_interval_seconds` as in `KafkaProducer`."""
         return MemoryProducer(self, **settings)
 
-    def consumer(self, *, group_id: str | None = None, max_records: int = 2_000) -> MemoryConsumer:
-        """A consumer; `max_records` is the most that one fetch takes from a partition."""
-        return MemoryConsumer(self, group_id=group_id, max_records=max_records)
+    def consumer(
+        self, *, group_id: str | None = None, max_records: int = 2_000, lookup_seconds: float = 10.0
+    ) -> MemoryConsumer:
+        """A consumer.
+
+        Args:
+            max_records: The most that one fetch takes from a partition.
+            lookup_seconds: How long it waits for a broker that is away, or a partition that does not exist.
+        """
+        return MemoryConsumer(self, group_id=group_id, max_records=max_records, lookup_seconds=lookup_seconds)
 
     # Faults
 
@@ -330,8 +337,11 @@ class MemoryProducer:
 class MemoryConsumer:
     """A `Consumer` on a `MemoryBroker`."""
 
-    def __init__(self, broker: MemoryBroker, *, group_id: str | None, max_records: int) -> None:
+    def __init__(
+        self, broker: MemoryBroker, *, group_id: str | None, max_records: int, lookup_seconds: float = 10.0
+    ) -> None:
         self._broker = broker
+        self._lookup_seconds = lookup_seconds
         self._group_id = group_id
         self._max_records = max_records
         self._positions: dict[TopicPartition, int] = {}
@@ -408,7 +418,7 @@ class MemoryConsumer:
             self._broker.committed.setdefault(self._group_id, {}).update(offsets)
 
     async def _logs_of(self, partitions: list[TopicPartition]) -> dict[TopicPartition, _Log]:
-        deadline = asyncio.get_running_loop().time() + 10.0
+        deadline = asyncio.get_running_loop().time() + self._lookup_seconds
         while True:
             logs = {p: log for p in partitions if (log := self._broker.log(p)) is not None}
             if len(logs) == len(partitions) and self._broker.away_since is None:
