@@ -1,0 +1,193 @@
+-- How the sessions service reads and writes a batch: one call each.
+--
+-- Batches are of any size and plans are made once, so the functions say that rows are found by their indexes.
+
+CREATE FUNCTION sessions.load(
+    stations text[],                -- every station of the batch
+    named_stations text[],          -- and beside each other the transactions that its events name
+    named_transactions text[],
+    due uuid[],                     -- sessions that have come due
+    tokens text[]                   -- keys of id tokens
+) RETURNS TABLE (kind text, name text, detail text, fold bytea)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT 'station', s.station_id, NULL::text, s.fold
+      FROM sessions.stations s WHERE s.station_id = ANY (stations)
+    UNION ALL
+    SELECT 'config', c.station_id, json_build_array(c.site_id, c.quirks)::text, NULL
+      FROM config.stations c
+     WHERE c.station_id = ANY (stations) AND (c.site_id IS NOT NULL OR c.quirks <> '{}')
+    UNION ALL
+    SELECT 'session', t.session_id::text, NULL, t.fold
+      FROM sessions.transactions t WHERE t.is_open AND t.station_id = ANY (stations)
+    UNION ALL
+    SELECT 'session', t.session_id::text, NULL, t.fold
+      FROM unnest(named_stations, named_transactions) AS n (station_id, transaction_id)
+      JOIN sessions.transactions t USING (station_id, transaction_id)
+     WHERE NOT t.is_open
+    UNION ALL
+    SELECT 'session', t.session_id::text, NULL, t.fold
+      FROM sessions.stations s, unnest(s.unsettled) AS u (session_id)
+      JOIN sessions.transactions t USING (session_id)
+     WHERE s.station_id = ANY (stations) AND NOT t.is_open
+    UNION ALL
+    SELECT 'session', t.session_id::text, NULL, t.fold
+      FROM sessions.transactions t WHERE t.session_id = ANY (due) AND NOT t.is_open
+    UNION ALL
+    SELECT 'token', k.id_token_key, json_build_array(
+               k.id_token_key, k.id_token, k.id_token_type, k.status,
+               CASE WHEN isfinite(k.expires_at) THEN (extract(epoch FROM k.expires_at) * 1000)::bigint END,
+               CASE WHEN isfinite(k.valid_from) THEN (extract(epoch FROM k.valid_from) * 1000)::bigint END,
+               k.group_id, k.cache_expires_seconds, k.allow_concurrent, k.max_concurrent,
+               k.allowed_stations, k.allowed_sites, k.language)::text, NULL
+      FROM config.tokens k WHERE k.id_token_key = ANY (tokens)
+    UNION ALL
+    SELECT 'use', t.id_token_key, t.session_id::text, NULL
+      FROM sessions.transactions t
+     WHERE t.is_open AND t.authorization_status = 'Accepted' AND t.id_token_key = ANY (tokens);
+END
+$$;
+
+COMMENT ON FUNCTION sessions.load IS 'Everything that folding a batch needs, but for events that may have been seen before.';
+
+CREATE FUNCTION sessions.seen(the_sessions uuid[], keys bigint[])
+RETURNS TABLE (session_id uuid, event_key bigint, content_hash int)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT m.session_id, m.event_key, m.content_hash
+      FROM unnest(the_sessions, keys) AS n (session_id, event_key)
+      JOIN sessions.meter_values m ON m.session_id = n.session_id AND m.event_key = n.event_key;
+END
+$$;
+
+COMMENT ON FUNCTION sessions.seen IS 'Which of these events have been stored, with the hashes of their content.';
+
+-- What every event changes comes as arrays; what few events change comes as JSON arrays of rows, empty text for none.
+CREATE FUNCTION sessions.store(
+    touched uuid[], touched_folds bytea[], touched_energies bigint[], touched_rungs text[], touched_registers bigint[],
+    touched_states text[], touched_at bigint[], touched_counts bigint[],
+    event_sessions uuid[], event_keys bigint[], event_hashes int[], event_stations text[], event_evses bigint[],
+    event_names text[], event_triggers text[], event_inside boolean[], event_at bigint[], event_station_at bigint[],
+    event_received bigint[], event_shapes bigint[], event_samples bytea[], event_times bytea[], event_payloads bytea[],
+    changed_transactions text, changed_stations text, new_shapes text, new_signed text, new_authorizations text,
+    new_reservations text
+) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+BEGIN
+    IF cardinality(touched) > 0 THEN
+        UPDATE sessions.transactions AS t
+           SET fold = n.fold,
+               energy_wh = n.energy * 0.000001,
+               energy_rung = n.rung,
+               register_end_wh = n.register * 0.000001,
+               charging_state = n.charging_state,
+               last_event_at = to_timestamp(n.received / 1000.0::float8),
+               event_count = n.events
+          FROM unnest(touched, touched_folds, touched_energies, touched_rungs, touched_registers, touched_states,
+                      touched_at, touched_counts)
+               AS n (session_id, fold, energy, rung, register, charging_state, received, events)
+         WHERE t.session_id = n.session_id;
+    END IF;
+
+    IF cardinality(event_sessions) > 0 THEN
+        INSERT INTO sessions.meter_values (
+               session_id, event_key, content_hash, station_id, evse_id, event, trigger, in_session, happened_at,
+               station_at, received_at, shape_id, samples, sample_times, payload)
+        SELECT n.session_id, n.event_key, n.content_hash, n.station_id, n.evse_id, n.event, n.trigger, n.inside,
+               to_timestamp(n.happened / 1000.0::float8), to_timestamp(n.station_at / 1000.0::float8),
+               to_timestamp(n.received / 1000.0::float8), n.shape_id, n.samples, n.times, n.payload
+          FROM unnest(event_sessions, event_keys, event_hashes, event_stations, event_evses, event_names,
+                      event_triggers, event_inside, event_at, event_station_at, event_received, event_shapes,
+                      event_samples, event_times, event_payloads)
+               AS n (session_id, event_key, content_hash, station_id, evse_id, event, trigger, inside, happened,
+                     station_at, received, shape_id, samples, times, payload);
+    END IF;
+
+    IF changed_transactions <> '' THEN
+        INSERT INTO sessions.transactions AS t (
+               session_id, station_id, transaction_id, generation, ocpp_version, site_id, evse_id, connector_id,
+               id_token, id_token_key, id_token_type, group_id, authorization_status, state, is_open, is_final,
+               is_complete, opened_at, started_at, ended_at, last_event_at, charging_state, energy_wh, energy_rung,
+               register_begin_wh, register_end_wh, stop_reason, reservation_id, remote_start_id, event_count, flags,
+               due_at, fold)
+        SELECT (v ->> 0)::uuid, v ->> 1, v ->> 2, (v ->> 3)::int, v ->> 4, nullif(v ->> 5, ''), (v ->> 6)::bigint,
+               (v ->> 7)::bigint, v ->> 8, v ->> 9, nullif(v ->> 10, ''), nullif(v ->> 11, ''), nullif(v ->> 12, ''),
+               v ->> 13, (v ->> 14)::boolean, (v ->> 15)::boolean, (v ->> 16)::boolean,
+               to_timestamp((v ->> 17)::float8 / 1000), to_timestamp((v ->> 18)::float8 / 1000),
+               to_timestamp((v ->> 19)::float8 / 1000), to_timestamp((v ->> 20)::float8 / 1000),
+               nullif(v ->> 21, ''), (v ->> 22)::bigint * 0.000001, v ->> 23, (v ->> 24)::bigint * 0.000001,
+               (v ->> 25)::bigint * 0.000001, nullif(v ->> 26, ''), (v ->> 27)::bigint, (v ->> 28)::bigint,
+               (v ->> 29)::bigint, ARRAY(SELECT json_array_elements_text(v -> 30)),
+               to_timestamp((v ->> 31)::float8 / 1000), convert_to(v ->> 32, 'UTF8')
+          FROM json_array_elements(changed_transactions::json) AS v
+            ON CONFLICT (session_id) DO UPDATE
+           SET evse_id = excluded.evse_id, connector_id = excluded.connector_id, id_token = excluded.id_token,
+               id_token_key = excluded.id_token_key, id_token_type = excluded.id_token_type,
+               group_id = excluded.group_id, authorization_status = excluded.authorization_status,
+               state = excluded.state, is_open = excluded.is_open, is_final = excluded.is_final,
+               is_complete = excluded.is_complete, started_at = excluded.started_at, ended_at = excluded.ended_at,
+               last_event_at = excluded.last_event_at, charging_state = excluded.charging_state,
+               energy_wh = excluded.energy_wh, energy_rung = excluded.energy_rung,
+               register_begin_wh = excluded.register_begin_wh, register_end_wh = excluded.register_end_wh,
+               stop_reason = excluded.stop_reason, reservation_id = excluded.reservation_id,
+               remote_start_id = excluded.remote_start_id, event_count = excluded.event_count,
+               flags = excluded.flags, due_at = excluded.due_at, fold = excluded.fold;
+    END IF;
+
+    IF changed_stations <> '' THEN
+        INSERT INTO sessions.stations AS s (station_id, unattributed_wh, unsettled, fold)
+        SELECT v ->> 0, (v ->> 1)::bigint * 0.000001, ARRAY(SELECT json_array_elements_text(v -> 2)::uuid),
+               convert_to(v ->> 3, 'UTF8')
+          FROM json_array_elements(changed_stations::json) AS v
+            ON CONFLICT (station_id) DO UPDATE
+           SET unattributed_wh = excluded.unattributed_wh, unsettled = excluded.unsettled, fold = excluded.fold;
+    END IF;
+
+    IF new_shapes <> '' THEN
+        INSERT INTO sessions.sample_shapes (
+               shape_id, measurands, contexts, phases, locations, units, source_units, multipliers, signed)
+        SELECT (v ->> 0)::bigint,
+               ARRAY(SELECT json_array_elements_text(v -> 1)), ARRAY(SELECT json_array_elements_text(v -> 2)),
+               ARRAY(SELECT json_array_elements_text(v -> 3)), ARRAY(SELECT json_array_elements_text(v -> 4)),
+               ARRAY(SELECT json_array_elements_text(v -> 5)), ARRAY(SELECT json_array_elements_text(v -> 6)),
+               ARRAY(SELECT json_array_elements_text(v -> 7)::int),
+               ARRAY(SELECT json_array_elements_text(v -> 8)::boolean)
+          FROM json_array_elements(new_shapes::json) AS v
+            ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF new_signed <> '' THEN
+        INSERT INTO sessions.signed_values (
+               session_id, event_key, sample_index, station_at, context, data, encoding_method, signing_method,
+               public_key)
+        SELECT (v ->> 0)::uuid, (v ->> 1)::bigint, (v ->> 2)::int, to_timestamp((v ->> 3)::float8 / 1000), v ->> 4,
+               convert_to(v ->> 5, 'UTF8'), v ->> 6, v ->> 7, v ->> 8
+          FROM json_array_elements(new_signed::json) AS v;
+    END IF;
+
+    IF new_authorizations <> '' THEN
+        INSERT INTO sessions.authorizations (
+               station_id, received_at, action, id_token, id_token_type, status, session_id)
+        SELECT v ->> 0, to_timestamp((v ->> 1)::float8 / 1000), v ->> 2, v ->> 3, nullif(v ->> 4, ''), v ->> 5,
+               (v ->> 6)::uuid
+          FROM json_array_elements(new_authorizations::json) AS v;
+    END IF;
+
+    IF new_reservations <> '' THEN
+        INSERT INTO sessions.reservation_updates (station_id, reservation_id, status, received_at)
+        SELECT v ->> 0, (v ->> 1)::bigint, v ->> 2, to_timestamp((v ->> 3)::float8 / 1000)
+          FROM json_array_elements(new_reservations::json) AS v
+            ON CONFLICT DO NOTHING;
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION sessions.store IS 'Everything that folding a batch has changed.';

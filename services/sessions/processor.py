@@ -1,0 +1,115 @@
+"""The sessions service as the stream runtime sees it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from busbar.avro import InvalidAvro, decode_call
+from busbar.config import ConfigError
+from busbar.records import Record, Result
+from busbar.stream.interfaces import InvalidRecord, StoreCall
+from busbar.stream.partitioner import Partitioner
+from busbar.topics import all_topics, topics_read_by
+from services.sessions import metrics
+from services.sessions.core import apply
+from services.sessions.decoding import Event, SessionDue, event_of
+from services.sessions.events import SERVICE
+from services.sessions.model import Policy, State
+from services.sessions.store import load_due, load_state, store_call
+
+logger = logging.getLogger(__name__)
+
+KNOWN_SHAPES = "SELECT shape_id FROM sessions.sample_shapes WHERE shape_id = ANY($1::bigint[])"
+
+_DUE_LIMIT = 10_000
+_MOST_SHAPES = 65_536
+
+
+class SessionsProcessor:
+    """Folds authorizations, transactions and meter values into sessions.
+
+    Args:
+        partitions: The partition count of the topics, which says whose a session is that has come due.
+        due_every_ms: How often to look for sessions that have come due.
+    """
+
+    group = SERVICE
+    topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if all_topics()[name].action is not None)
+
+    def __init__(self, policy: Policy, *, partitions: int, due_every_ms: int = 5_000) -> None:
+        self._policy = policy
+        self._partitions = partitions
+        self._due_every_ms = due_every_ms
+        self._next_due_ms = 0
+        self._partitioner = Partitioner()
+        self._known_shapes: set[int] = set()
+        self._sent_shapes: set[int] = set()
+        self._placed: set[int] = set()
+
+    def decode(self, record: Record) -> Event:
+        if record.partition not in self._placed:
+            self._check_place(record)
+        try:
+            call = decode_call(record.value or b"")
+        except InvalidAvro as error:
+            raise InvalidRecord("undecodable", str(error)) from error
+        try:
+            return event_of(call)
+        except KeyError:
+            raise InvalidRecord("unowned-action", f"{call.version} {call.action}") from None
+
+    async def load(self, connection: Any, events: Sequence[Event]) -> State:
+        if self._sent_shapes:
+            # What was sent may have been rolled back: only what is found in the table is known.
+            rows = await connection.fetch(KNOWN_SHAPES, list(self._sent_shapes))
+            if len(self._known_shapes) > _MOST_SHAPES:
+                self._known_shapes.clear()
+            self._known_shapes.update(row[0] for row in rows)
+            self._sent_shapes.clear()
+        return await load_state(connection, events, self._policy)
+
+    def fold(self, state: State, event: Event) -> Iterable[Result]:
+        return apply(state, event)
+
+    def store_call(self, state: State) -> StoreCall:
+        """Everything in one call, whatever the size of the batch."""
+        metrics.count(state)
+        self._sent_shapes.update(state.shapes.keys() - self._known_shapes)
+        return store_call(state, self._known_shapes)
+
+    async def store(self, connection: Any, state: State) -> None:
+        call = self.store_call(state)
+        places = ", ".join(f"${index + 1}" for index in range(len(call.arguments)))
+        await connection.execute(f"SELECT {call.function}({places})", *call.arguments)
+
+    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
+        """Sessions whose deadline has passed, and those whose deadline is to be worked out anew."""
+        if now_ms < self._next_due_ms:
+            return ()
+        self._next_due_ms = now_ms + self._due_every_ms
+        ours = set(partitions)
+        found = []
+        for session_id, station_id in await load_due(connection, now_ms, _DUE_LIMIT):
+            partition = self._partitioner.partition(station_id.encode(), self._partitions)
+            if partition in ours:
+                found.append(SessionDue(partition, station_id, session_id, now_ms))
+        return found
+
+    def _check_place(self, record: Record) -> None:
+        """Refuse to go on with another partition count than the topics have: what comes due would have two owners."""
+        if record.key is None:
+            return
+        expected = self._partitioner.partition(record.key, self._partitions)
+        if expected != record.partition:
+            raise ConfigError(
+                f"BUSBAR_PARTITIONS: it means {self._partitions} partitions, and a record that belongs into"
+                f" {expected} of them stands in {record.partition} of {record.topic}"
+            )
+        self._placed.add(record.partition)
+
+    def partition_of_event(self, event: Event) -> int:
+        if not isinstance(event, SessionDue):
+            raise TypeError("only events that have come due have a partition of their own")
+        return event.partition

@@ -1,0 +1,300 @@
+"""PostgreSQL: what a batch needs, in one call, and what it has changed, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from struct import pack
+from typing import Any
+
+import orjson
+
+from busbar.stream.interfaces import StoreCall
+from services.sessions.decoding import (
+    Authorize,
+    Event,
+    Meter,
+    ReservationUpdate,
+    SessionDue,
+    Start,
+    Stop,
+    TransactionEvent,
+)
+from services.sessions.events import sample_times
+from services.sessions.flags import flag_names
+from services.sessions.model import (
+    EventRow,
+    Policy,
+    Session,
+    State,
+    StationState,
+    dump_session,
+    dump_station,
+    load_session,
+    load_station,
+)
+from services.sessions.samples import Shape
+from services.sessions.steps import outside_id
+from services.sessions.tokens import read_token, token_key
+from services.sessions.transactions_2x import has_seq_no
+
+LOAD = "SELECT kind, name, detail, fold FROM sessions.load($1, $2, $3, $4, $5)"
+
+SEEN = "SELECT session_id, event_key, content_hash FROM sessions.seen($1, $2)"
+
+# The watchdog's next look at a session may be early, never late: events move the deadline without moving `due_at`.
+DUE = """
+SELECT session_id, station_id
+  FROM sessions.transactions
+ WHERE due_at <= to_timestamp($1::bigint / 1000.0::float8)
+ ORDER BY due_at
+ LIMIT $2
+"""
+
+STORE_FUNCTION = "sessions.store"
+
+
+class Wanted:
+    """What the events of a batch need loaded."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.stations: set[str] = set()
+        self.named: set[tuple[str, str]] = set()
+        self.due: set[str] = set()
+        self.tokens: set[str] = set()
+        for event in events:
+            match event:
+                case TransactionEvent():
+                    self._transaction(event.call.station_id, event.transaction_id)
+                    if event.id_token:
+                        self.tokens.add(token_key(event.id_token))
+                case Meter():
+                    self._transaction(event.call.station_id, event.transaction_id)
+                case Start():
+                    self.stations.add(event.call.station_id)
+                    self.named.update((event.call.station_id, each) for each in event.candidates)
+                    self.tokens.add(token_key(event.id_token))
+                case Stop():
+                    self._transaction(event.call.station_id, event.transaction_id)
+                    if event.id_token:
+                        self.tokens.add(token_key(event.id_token))
+                case Authorize():
+                    self.stations.add(event.call.station_id)
+                    self.tokens.add(token_key(event.id_token))
+                case ReservationUpdate():
+                    self.stations.add(event.call.station_id)
+                case SessionDue():
+                    self.stations.add(event.station_id)
+                    self.due.add(event.session_id)
+
+    def _transaction(self, station_id: str, transaction_id: str) -> None:
+        self.stations.add(station_id)
+        if transaction_id:
+            self.named.add((station_id, transaction_id))
+
+
+async def load_state(connection: Any, events: Sequence[Event], policy: Policy) -> State:
+    """The state that folding these events needs."""
+    wanted = Wanted(events)
+    state = State(policy=policy)
+    named = list(wanted.named)
+    rows = await connection.fetch(
+        LOAD,
+        list(wanted.stations),
+        [station_id for station_id, _ in named],
+        [transaction_id for _, transaction_id in named],
+        list(wanted.due),
+        list(wanted.tokens),
+    )
+    read_rows(state, rows)
+    suspects = suspicious(state, events)
+    if suspects:
+        sessions, keys = zip(*suspects, strict=True)
+        for session_id, key, content_hash in await connection.fetch(SEEN, sessions, keys):
+            state.known.setdefault((str(session_id), key), []).append(content_hash)
+    return state
+
+
+def read_rows(state: State, rows: Iterable[Any]) -> None:
+    """Take the rows of `LOAD` into the state. Stations come first."""
+    details: list[tuple[str, str]] = []
+    for kind, name, detail, fold in rows:
+        if kind == "session":
+            session = load_session(fold)
+            state.station(session.station_id).add(session)
+        elif kind == "station":
+            state.stations[name] = load_station(name, fold)
+        elif kind == "config":
+            details.append((name, detail))
+        elif kind == "token":
+            state.tokens[name] = read_token(orjson.loads(detail))
+        else:
+            state.uses.setdefault(name, set()).add(detail)
+    for name, detail in details:
+        station = state.station(name)
+        site_id, station.quirks = orjson.loads(detail)
+        station.site_id = site_id or ""
+
+
+def suspicious(state: State, events: Iterable[Event]) -> set[tuple[str, int]]:
+    """Events that may have been stored before, by session and key: most can be seen at once not to be.
+
+    A seqNo that a session has not seen is new, and so are meter values that are younger than all before them. The
+    others are looked up, however long ago it was.
+    """
+    found: set[tuple[str, int]] = set()
+    for event in events:
+        if isinstance(event, TransactionEvent):
+            station = state.stations.get(event.call.station_id)
+            for session in station.transactions.get(event.transaction_id, ()) if station else ():
+                if has_seq_no(session.seq_ranges, event.seq_no):
+                    found.add((session.session_id, event.seq_no))
+        elif isinstance(event, Meter):
+            found.update(_suspicious_values(state, event))
+    return found
+
+
+def _suspicious_values(state: State, event: Meter) -> Iterable[tuple[str, int]]:
+    station_id = event.call.station_id
+    yield outside_id(station_id, event.evse_id), event.event_key
+    station = state.stations.get(station_id)
+    first = event.samples.first_ms() if event.samples is not None else None
+    for session in station.sessions.values() if station else ():
+        if session.evse_id != event.evse_id and session.transaction_id != event.transaction_id:
+            continue
+        if first is None or session.last_sample_ms is None or first <= session.last_sample_ms:
+            yield session.session_id, event.event_key
+
+
+async def load_due(connection: Any, now_ms: int, limit: int) -> list[tuple[str, str]]:
+    """(session, station) of the sessions to look at."""
+    return [(str(session_id), station_id) for session_id, station_id in await connection.fetch(DUE, now_ms, limit)]
+
+
+def store_call(state: State, known_shapes: Collection[int]) -> StoreCall:
+    """Everything that the batch has changed, as one call."""
+    touched: list[Session] = []
+    changed: list[Session] = []
+    for session in state.changed_sessions():
+        (changed if session.change == 2 or session.is_new else touched).append(session)
+    rows = state.rows
+    samples = [row.samples for row in rows]
+    arguments = (
+        [session.session_id for session in touched],
+        [dump_session(session) for session in touched],
+        [session.energy.total_uwh for session in touched],
+        [session.energy.rung for session in touched],
+        [session.energy.register_end_uwh for session in touched],
+        [session.charging_state or None for session in touched],
+        [session.last_received_ms for session in touched],
+        [session.sequence for session in touched],
+        [row.session_id for row in rows],
+        [row.event_key for row in rows],
+        [row.content_hash for row in rows],
+        [row.station_id for row in rows],
+        [row.evse_id for row in rows],
+        [row.event for row in rows],
+        [row.trigger for row in rows],
+        [row.in_session for row in rows],
+        [row.at_ms for row in rows],
+        [row.station_ms for row in rows],
+        [row.received_ms for row in rows],
+        [each and each.shape.shape_id for each in samples],
+        [each and each.packed() for each in samples],
+        [_packed_times(row) for row in rows],
+        [row.payload for row in rows],
+        _json(_transaction(session) for session in changed),
+        _json(_station(station) for station in state.stations.values() if station.changed),
+        _json(_shape(shape) for shape_id, shape in state.shapes.items() if shape_id not in known_shapes),
+        _json(
+            (
+                row.session_id,
+                row.event_key,
+                row.reading.index,
+                row.reading.at_ms,
+                row.reading.context,
+                row.reading.data,
+                row.reading.encoding_method,
+                row.reading.signing_method,
+                row.reading.public_key,
+            )
+            for row in state.signed
+        ),
+        _json(
+            (
+                row.station_id,
+                row.received_ms,
+                row.action,
+                row.id_token,
+                row.id_token_type,
+                row.status,
+                row.session_id,
+            )
+            for row in state.authorizations
+        ),
+        _json((row.station_id, row.reservation_id, row.status, row.received_ms) for row in state.reservations),
+    )
+    return StoreCall(STORE_FUNCTION, arguments)
+
+
+def _packed_times(row: EventRow) -> bytes | None:
+    """The time of each sample, where that is not the time of the event."""
+    samples = row.samples
+    if samples is None:
+        return None
+    if len(samples.times) == 1 and samples.times[0] == row.station_ms:
+        return None
+    times = sample_times(samples, row.received_ms, row.shift_ms)
+    return None if all(at == row.at_ms for at in times) else pack(f">{len(times)}q", *times)
+
+
+def _transaction(session: Session) -> tuple[Any, ...]:
+    energy = session.energy
+    return (
+        session.session_id,
+        session.station_id,
+        session.transaction_id,
+        session.generation,
+        session.version,
+        session.site_id,
+        session.evse_id,
+        session.connector_id,
+        session.id_token if session.has_token else None,
+        token_key(session.id_token) if session.has_token else None,
+        session.id_token_type,
+        session.group_id,
+        session.authorization_status,
+        session.state,
+        session.is_open,
+        session.is_final,
+        session.is_complete,
+        session.opened_ms,
+        session.started_ms,
+        session.ended_ms,
+        session.last_received_ms,
+        session.charging_state,
+        energy.total_uwh,
+        energy.rung,
+        energy.register_begin_uwh,
+        energy.register_end_uwh,
+        session.stop_reason,
+        session.reservation_id,
+        session.remote_start_id,
+        session.sequence,
+        flag_names(session.flags),
+        session.due_ms or None,
+        dump_session(session).decode(),
+    )
+
+
+def _station(station: StationState) -> tuple[Any, ...]:
+    return station.station_id, station.unattributed_uwh, station.unsettled, dump_station(station).decode()
+
+
+def _shape(shape: Shape) -> tuple[Any, ...]:
+    return shape.shape_id, *shape.columns()
+
+
+def _json(rows: Iterable[tuple[Any, ...]]) -> str:
+    """Rows as a JSON array; empty text for none."""
+    found = list(rows)
+    return orjson.dumps(found).decode() if found else ""

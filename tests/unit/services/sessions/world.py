@@ -1,0 +1,325 @@
+"""A sessions service in memory: tables as dictionaries, batches as the runtime makes them, stations that send CALLs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from busbar.avro import decode
+from busbar.ocpp.times import format_timestamp_ms
+from busbar.ocpp.validation import validate_response
+from busbar.ocpp.versions import Version
+from busbar.records import Result, StationCall
+from services.sessions.core import apply
+from services.sessions.decoding import Event, SessionDue, event_of
+from services.sessions.model import Policy, Session, State, dump_session, dump_station, load_session
+from services.sessions.store import Wanted, read_rows, suspicious
+from services.sessions.tokens import ACCEPTED, token_key
+
+T0 = 1_763_712_000_000
+"""2025-11-21T08:00:00Z: what test stations call zero."""
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+
+
+def iso(ms: int) -> str:
+    """Milliseconds after T0 as a timestamp."""
+    return format_timestamp_ms(T0 + ms)
+
+
+@dataclass
+class Out:
+    """What folding produced."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    replies: list[dict[str, Any]] = field(default_factory=list)
+    commands: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def reply(self) -> dict[str, Any]:
+        """The only reply."""
+        assert len(self.replies) == 1
+        return self.replies[0]
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The only event of a session."""
+        assert len(self.events) == 1, [event["kind"] for event in self.events]
+        return self.events[0]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event["kind"] for event in self.events]
+
+    def add(self, results: Iterable[Result], call: StationCall | None = None) -> Out:
+        for result in results:
+            _, value = decode(result.value)
+            if result.topic == "csms.outbound":
+                payload = orjson.loads(value["payload"])
+                assert call is not None
+                assert value["kind"] == "result"
+                assert (value["message_id"], value["connection_id"]) == (call.message_id, call.connection_id)
+                validate_response(call.version, call.action, payload, strict=True)
+                self.replies.append(payload)
+            else:
+                assert result.key == value["station_id"].encode()
+                {
+                    "csms.session-events": self.events,
+                    "csms.meter-samples": self.samples,
+                    "csms.commands": self.commands,
+                }[result.topic].append(value)
+        return self
+
+
+class World:
+    """Tables, and batches that read and write them."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.policy = Policy(**policy)
+        self.sessions: dict[str, bytes] = {}
+        self.stations: dict[str, bytes] = {}
+        self.unsettled: dict[str, list[str]] = {}
+        self.rows: list[Any] = []
+        self.signed: list[Any] = []
+        self.authorizations: list[Any] = []
+        self.reservations: list[Any] = []
+        self.tokens: dict[str, list[Any]] = {}
+        self.config: dict[str, tuple[str | None, dict[str, Any]]] = {}
+        self.out = Out()
+        """Everything that was ever produced."""
+
+    def token(self, id_token: str, status: str = ACCEPTED, **more: Any) -> None:
+        """A row of config.tokens."""
+        columns = {
+            "expires_at": None,
+            "valid_from": None,
+            "group_id": None,
+            "cache_expires_seconds": None,
+            "allow_concurrent": False,
+            "max_concurrent": 1,
+            "allowed_stations": None,
+            "allowed_sites": None,
+            "language": None,
+        }
+        columns.update(more)
+        self.tokens[token_key(id_token)] = [token_key(id_token), id_token, "Central", status, *columns.values()]
+
+    def load(self, events: Sequence[Event]) -> State:
+        wanted = Wanted(events)
+        state = State(policy=self.policy)
+        read_rows(state, self._rows(wanted))
+        for session_id, key in suspicious(state, events):
+            hashes = [r.content_hash for r in self.rows if (r.session_id, r.event_key) == (session_id, key)]
+            if hashes:
+                state.known[session_id, key] = hashes
+        return state
+
+    def _rows(self, wanted: Wanted) -> Iterator[tuple[str, str, str | None, bytes | None]]:
+        sessions = {session_id: load_session(raw) for session_id, raw in self.sessions.items()}
+        unsettled = {each for name in wanted.stations for each in self.unsettled.get(name, ())}
+        for name in wanted.stations & self.stations.keys():
+            yield "station", name, None, self.stations[name]
+        for name in wanted.stations & self.config.keys():
+            yield "config", name, orjson.dumps(self.config[name]).decode(), None
+        for session_id, session in sessions.items():
+            is_open = session.is_open and session.station_id in wanted.stations
+            named = (session.station_id, session.transaction_id) in wanted.named
+            if is_open or named or session_id in unsettled or session_id in wanted.due:
+                yield "session", session_id, None, self.sessions[session_id]
+        for key in wanted.tokens & self.tokens.keys():
+            yield "token", key, orjson.dumps(self.tokens[key]).decode(), None
+        for session_id, session in sessions.items():
+            key = token_key(session.id_token)
+            if session.is_open and session.authorization_status == ACCEPTED and key in wanted.tokens:
+                yield "use", key, session_id, None
+
+    def save(self, state: State) -> None:
+        for session in state.changed_sessions():
+            self.sessions[session.session_id] = dump_session(session)
+        for station in state.stations.values():
+            if station.changed:
+                self.stations[station.station_id] = dump_station(station)
+                self.unsettled[station.station_id] = station.unsettled
+        self.rows += state.rows
+        self.signed += state.signed
+        self.authorizations += state.authorizations
+        self.reservations += state.reservations
+
+    def batch(self, *calls: StationCall | SessionDue) -> Out:
+        """Fold some CALLs in one batch."""
+        events = [call if isinstance(call, SessionDue) else event_of(call) for call in calls]
+        state = self.load(events)
+        out = Out()
+        for call, event in zip(calls, events, strict=True):
+            results = apply(state, event)
+            origin = call if isinstance(call, StationCall) else None
+            out.add(results, origin)
+            self.out.add(results, origin)
+        self.save(state)
+        return out
+
+    def each(self, calls: Iterable[StationCall]) -> Out:
+        """Fold CALLs one by one, each in a batch of its own."""
+        out = Out()
+        for call in calls:
+            done = self.batch(call)
+            out.events += done.events
+            out.samples += done.samples
+            out.replies += done.replies
+            out.commands += done.commands
+        return out
+
+    def due(self, ms: int) -> Out:
+        """Let the clock reach a time: the watchdog looks at every session whose deadline has come."""
+        found = [load_session(raw) for raw in self.sessions.values()]
+        calls = [
+            SessionDue(0, session.station_id, session.session_id, T0 + ms)
+            for session in found
+            if 0 < session.due_ms <= T0 + ms
+        ]
+        return self.batch(*calls) if calls else Out()
+
+    def all_sessions(self) -> list[Session]:
+        return sorted((load_session(raw) for raw in self.sessions.values()), key=lambda each: each.opened_ms)
+
+    def session(self) -> Session:
+        """The only session."""
+        sessions = self.all_sessions()
+        assert len(sessions) == 1, [(each.transaction_id, each.state) for each in sessions]
+        return sessions[0]
+
+    def flags(self) -> set[str]:
+        """The flags of the last event of the only session."""
+        return set(self.out.events[-1]["flags"])
+
+    def unattributed_wh(self) -> Any:
+        return sum(event["energy_wh"] for event in self.out.events if event["kind"] == "unattributed")
+
+
+class Caller:
+    """A station that makes CALLs; `ms` is when they are received, after T0."""
+
+    def __init__(self, version: Version, station_id: str = "CS1", connection_id: str = "c1") -> None:
+        self.version = version
+        self.station_id = station_id
+        self.connection_id = connection_id
+        self.sequence = 0
+
+    def call(self, action: str, payload: dict[str, Any], ms: int) -> StationCall:
+        self.sequence += 1
+        return StationCall(
+            self.station_id,
+            self.connection_id,
+            "edge-0",
+            0,
+            self.version,
+            self.sequence,
+            f"m{self.sequence}",
+            T0 + ms,
+            action,
+            payload,
+        )
+
+
+class Station16(Caller):
+    """A 1.6 station. Its clock is right, and its frames take 100 ms."""
+
+    def __init__(self, station_id: str = "CS1", connection_id: str = "c1") -> None:
+        super().__init__(Version.V16, station_id, connection_id)
+
+    def authorize(self, id_tag: str, ms: int = 0) -> StationCall:
+        return self.call("Authorize", {"idTag": id_tag}, ms)
+
+    def start(
+        self, meter: Any = 1000, ms: int = 0, *, tag: str = "TAG", connector: int = 1, late: int = 100, **more: Any
+    ) -> StationCall:
+        payload = {"connectorId": connector, "idTag": tag, "meterStart": meter, "timestamp": iso(ms), **more}
+        return self.call("StartTransaction", payload, ms + late)
+
+    def stop(
+        self, transaction_id: Any, meter: Any = 2000, ms: int = HOUR, *, late: int = 100, **more: Any
+    ) -> StationCall:
+        payload = {"transactionId": transaction_id, "meterStop": meter, "timestamp": iso(ms), **more}
+        return self.call("StopTransaction", payload, ms + late)
+
+    def meter(
+        self,
+        value: Any = "1500",
+        ms: int = MINUTE,
+        *,
+        transaction_id: Any = None,
+        connector: int = 1,
+        late: int = 100,
+        samples: list[dict[str, Any]] | None = None,
+        **sample: Any,
+    ) -> StationCall:
+        payload = {
+            "connectorId": connector,
+            "meterValue": [{"timestamp": iso(ms), "sampledValue": samples or [{"value": value, **sample}]}],
+        }
+        if transaction_id is not None:
+            payload["transactionId"] = transaction_id
+        return self.call("MeterValues", payload, ms + late)
+
+
+class Station2x(Caller):
+    """A 2.x station. Its clock is right, and its frames take 100 ms."""
+
+    def __init__(self, version: Version = Version.V201, station_id: str = "CS1", connection_id: str = "c1") -> None:
+        super().__init__(version, station_id, connection_id)
+
+    def authorize(self, id_token: str, kind: str = "ISO14443", ms: int = 0, **more: Any) -> StationCall:
+        return self.call("Authorize", {"idToken": {"idToken": id_token, "type": kind}, **more}, ms)
+
+    def event(
+        self,
+        event_type: str,
+        seq_no: int,
+        ms: int,
+        wh: Any = None,
+        *,
+        transaction_id: str = "tx-1",
+        late: int = 100,
+        trigger: str = "MeterValuePeriodic",
+        state: str | None = None,
+        samples: list[dict[str, Any]] | None = None,
+        info: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> StationCall:
+        payload: dict[str, Any] = {
+            "eventType": event_type,
+            "timestamp": iso(ms),
+            "triggerReason": trigger,
+            "seqNo": seq_no,
+            "transactionInfo": {"transactionId": transaction_id, **(info or {})},
+            **more,
+        }
+        if state:
+            payload["transactionInfo"]["chargingState"] = state
+        if wh is not None:
+            samples = [{"value": wh}]
+        if samples is not None:
+            payload["meterValue"] = [{"timestamp": iso(ms), "sampledValue": samples}]
+        return self.call("TransactionEvent", payload, ms + late)
+
+    def started(self, wh: Any = None, ms: int = 0, *, tag: str = "TAG", evse: int = 1, **more: Any) -> StationCall:
+        more.setdefault("idToken", {"idToken": tag, "type": "ISO14443"})
+        more.setdefault("evse", {"id": evse, "connectorId": 1})
+        more.setdefault("trigger", "Authorized")
+        return self.event("Started", more.pop("seq_no", 0), ms, wh, **more)
+
+    def updated(self, seq_no: int, wh: Any, ms: int, **more: Any) -> StationCall:
+        return self.event("Updated", seq_no, ms, wh, **more)
+
+    def ended(self, seq_no: int, wh: Any, ms: int, **more: Any) -> StationCall:
+        more.setdefault("trigger", "EVDeparted")
+        return self.event("Ended", seq_no, ms, wh, **more)
+
+    def meter(self, wh: Any, ms: int, *, evse: int = 1, late: int = 100) -> StationCall:
+        payload = {"evseId": evse, "meterValue": [{"timestamp": iso(ms), "sampledValue": [{"value": wh}]}]}
+        return self.call("MeterValues", payload, ms + late)
