@@ -40,7 +40,7 @@ async def main(env: Env, health: Health, stop: asyncio.Event) -> None:
 
 
 async def _forget_old(config: RouterConfig) -> None:
-    """Delete commands that finished long ago, in small pieces, every now and then. Several routers may do so at once."""
+    """Delete commands that finished long ago, a few at a time; several routers may do so at once."""
     while True:
         await asyncio.sleep(_FORGET_SECONDS)
         try:

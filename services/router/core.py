@@ -55,7 +55,7 @@ class State:
     """All edges."""
     stations: dict[str, Station] = field(default_factory=dict)
     commands: dict[str, Command] = field(default_factory=dict)
-    """The commands that the events name, and those that wait for the stations of the events."""
+    """The commands that the events name, and those without an outcome of the stations whose connections change."""
     changed_edges: set[str] = field(default_factory=set)
     changed_stations: set[str] = field(default_factory=set)
     new_commands: set[str] = field(default_factory=set)
@@ -68,6 +68,10 @@ class State:
         """Put a command into the state."""
         self.commands[command.command_id] = command
         self._of_station.setdefault(command.station_id, []).append(command.command_id)
+
+    def of_station(self, station_id: str) -> list[Command]:
+        """The commands of a station, as far as they are here."""
+        return [self.commands[command_id] for command_id in self._of_station.get(station_id, ())]
 
     def usable(self, command: Command, *, avoid: str = "") -> Connection | None:
         """The newest living connection that the command can go to; none once its deadline has passed.
@@ -86,8 +90,7 @@ class State:
 
     def waiting(self, station_id: str) -> list[Command]:
         """The station's commands that wait for a connection, the most urgent first."""
-        known = (self.commands[command_id] for command_id in self._of_station.get(station_id, ()))
-        found = [command for command in known if command.stage in WAITING_STAGES]
+        found = [command for command in self.of_station(station_id) if command.stage in WAITING_STAGES]
         return sorted(found, key=lambda command: command.urgency)
 
 
@@ -127,6 +130,7 @@ def _connection(state: State, event: ConnectionChanged) -> list[Outcome]:
         return []
     state.stations[event.station_id] = after
     state.changed_stations.add(event.station_id)
+    _hasten(state, after)
     return _resume(state, event.station_id)
 
 
@@ -138,7 +142,20 @@ def _review_station(state: State, event: StationDue) -> list[Outcome]:
     if after != before:
         state.stations[event.station_id] = after
         state.changed_stations.add(event.station_id)
+        _hasten(state, after)
     return [*closes, *_resume(state, event.station_id)]
+
+
+def _hasten(state: State, station: Station) -> None:
+    """Look soon at the commands whose connection has closed: its edge may not live to say what became of them."""
+    soon = state.now_ms + state.rules.commands.settle_ms
+    for command in state.of_station(station.station_id):
+        if command.stage not in ("dispatched", "sent") or (command.review_at_ms or 0) <= soon:
+            continue
+        connection = station.find(command.connection_id)
+        if connection is None or not connection.open:
+            command.review_at_ms = soon
+            state.changed_commands.add(command.command_id)
 
 
 def _resume(state: State, station_id: str) -> list[Outcome]:

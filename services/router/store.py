@@ -56,9 +56,8 @@ FROM router.commands
 WHERE command_id = ANY($1::text[])
 """
 
-LOAD_WAITING = """
-SELECT command_id FROM router.commands
-WHERE station_id = ANY($1::text[]) AND stage IN ('received', 'parked', 'undelivered')
+LOAD_OPEN = """
+SELECT command_id FROM router.commands WHERE station_id = ANY($1::text[]) AND review_at IS NOT NULL
 """
 
 SAVE_EDGES = """
@@ -172,7 +171,7 @@ DELETE FROM router.commands USING old WHERE router.commands.command_id = old.com
 
 async def load(connection: Any, events: Sequence[Event], now_ms: int, rules: Rules) -> State:
     """Everything that folding these events needs."""
-    stations, waiting_for, command_ids, edges = _needs(events)
+    stations, with_commands, command_ids, edges = _needs(events)
     state = State(now_ms, rules)
     if stations:
         for row in await connection.fetch(LOAD_STATIONS, list(stations)):
@@ -182,8 +181,8 @@ async def load(connection: Any, events: Sequence[Event], now_ms: int, rules: Rul
     if edges:
         for row in await connection.fetch(LOAD_EDGES, list(edges)):
             state.edges[row["edge"]] = read_edge(row)
-    if waiting_for:
-        command_ids.update(row["command_id"] for row in await connection.fetch(LOAD_WAITING, list(waiting_for)))
+    if with_commands:
+        command_ids.update(row["command_id"] for row in await connection.fetch(LOAD_OPEN, list(with_commands)))
     if command_ids:
         for row in await connection.fetch(LOAD_COMMANDS, list(command_ids)):
             state.add(read_command(row))
@@ -191,9 +190,9 @@ async def load(connection: Any, events: Sequence[Event], now_ms: int, rules: Rul
 
 
 def _needs(events: Sequence[Event]) -> tuple[set[str], set[str], set[str], set[str]]:
-    """Stations, stations whose waiting commands are needed, commands, and edges."""
+    """Stations, stations whose commands without an outcome are needed, commands, and edges."""
     stations: set[str] = set()
-    waiting_for: set[str] = set()
+    with_commands: set[str] = set()
     commands: set[str] = set()
     edges: set[str] = set()
     for event in events:
@@ -208,13 +207,13 @@ def _needs(events: Sequence[Event]) -> tuple[set[str], set[str], set[str], set[s
             case ConnectionChanged():
                 edges.add(event.edge)
                 stations.add(event.station_id)
-                waiting_for.add(event.station_id)
+                with_commands.add(event.station_id)
             case StationDue():
                 stations.add(event.station_id)
-                waiting_for.add(event.station_id)
+                with_commands.add(event.station_id)
             case EdgeHeard() | EdgeSilent():
                 edges.add(event.edge)
-    return stations, waiting_for, commands, edges
+    return stations, with_commands, commands, edges
 
 
 async def save(connection: Any, state: State) -> None:

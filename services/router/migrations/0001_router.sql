@@ -94,7 +94,7 @@ COMMENT ON COLUMN router.commands.review_at IS 'When the router looks at it agai
 
 CREATE INDEX commands_station ON router.commands (station_id, requested_at DESC, command_id DESC);
 CREATE INDEX commands_review ON router.commands (review_at) WHERE review_at IS NOT NULL;
-CREATE INDEX commands_waiting ON router.commands (station_id) WHERE stage IN ('received', 'parked', 'undelivered');
+CREATE INDEX commands_open ON router.commands (station_id) WHERE review_at IS NOT NULL;
 CREATE INDEX commands_finished ON router.commands (finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE router.command_events (

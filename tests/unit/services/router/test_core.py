@@ -166,6 +166,16 @@ def test_a_sent_command_whose_edge_died_is_disconnected_and_not_sent_again(onlin
     assert dispatches(outcomes) == []
 
 
+def test_commands_of_a_connection_that_closed_are_soon_decided_if_the_edge_says_nothing(online: State) -> None:
+    fold(online, requested(within=600_000), reported("sent"))
+    for _ in range(60):
+        fold(online, heard("edge-0", at=online.now_ms))
+        pass_time(online, 1_000)
+    fold(online, disconnected(A, at=online.now_ms))
+    assert terminal(pass_time(online, 2_000)) == []
+    assert terminal(pass_time(online, 2_000)) == [("c1", "disconnected")]
+
+
 def test_a_command_to_a_dead_edge_and_a_station_that_stays_away_is_offline(online: State) -> None:
     fold(online, requested())
     online.now_ms = T0 + 2_000
