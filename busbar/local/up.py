@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import Coroutine
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +17,7 @@ import busbar
 from busbar.local.figures import Collector
 from busbar.local.stack import Options, Stack
 from busbar.local.view import View
+from busbar.logs import JsonFormatter
 
 
 async def run_stack(options: Options, *, plain: bool, console: Console | None = None) -> None:
@@ -24,6 +28,7 @@ async def run_stack(options: Options, *, plain: bool, console: Console | None = 
     """
     view = View(console or Console(), plain=plain)
     view.say(f"Busbar {busbar.__version__}, data in {options.folder}")
+    log_to_file(options.folder / "logs" / "up.log")
     stop = asyncio.Event()
     with view.download("the Kafka broker") as progress:
         stack = Stack(options, view.say, progress)
@@ -42,6 +47,14 @@ async def run_stack(options: Options, *, plain: bool, console: Console | None = 
         await stack.stop()
         with_signals.remove()
         view.say(f"stopped after {time.monotonic() - begin:.1f} s; the data stays in {options.folder}")
+
+
+def log_to_file(path: Path) -> None:
+    """Write what libraries log to a file: the terminal is for people."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1)
+    handler.setFormatter(JsonFormatter("up"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class _Signals:
