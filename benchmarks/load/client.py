@@ -15,6 +15,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from benchmarks.load import frames
 from benchmarks.load.frames import ID_LENGTH, Template
@@ -105,9 +106,8 @@ class BareStation(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
-        transport.write(self._request)
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are not registered as such
+        self._transport.write(self._request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.tally.closed += 1
