@@ -102,6 +102,7 @@ class StationDirectory:
         self._waiting: dict[str, list[Answer]] = {}
         self._wake = asyncio.Event()
         self._failed_at = -RETRY_SECONDS
+        self._is_reported = False
 
     def recent(self, station_id: str) -> tuple[bool, Found]:
         """Whether the station was read not long ago, and what was found then."""
@@ -149,12 +150,14 @@ class StationDirectory:
             async with asyncio.timeout(2 * QUERY_SECONDS):
                 rows = await self._source.read(station_ids)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if self.is_up or not self.has_been_up:
-                logger.error("stations cannot be read", extra={"error": repr(error)})
-            self.is_up = False
+            if not self._is_reported:
+                logger.error("stations cannot be read from Postgres", extra={"error": repr(error)})
+            self.is_up, self._is_reported = False, True
             self._failed_at = self._clock()
             return None
-        self.is_up = self.has_been_up = True
+        if self._is_reported:
+            logger.info("stations can be read again")
+        self.is_up, self.has_been_up, self._is_reported = True, True, False
         return rows
 
     def _remember(self, station_id: str, found: Found) -> None:
