@@ -23,6 +23,13 @@ COUNT = click.IntRange(1, 16)
 @click.option("--auto-register", is_flag=True, help="Let stations connect that nobody has registered.")
 @click.option("--seed", default=1, show_default=True, type=int, help="What the fleet's drivers do depends on it.")
 @click.option(
+    "--speed",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 100),
+    help="How fast the fleet's clock runs: with 20 a night's charging takes half an hour.",
+)
+@click.option(
     "--data",
     default=Path(".busbar"),
     show_default=True,
@@ -40,6 +47,7 @@ def command(
     no_fleet: bool,
     auto_register: bool,
     seed: int,
+    speed: float,
     data: Path,
     plain: bool,
 ) -> None:
@@ -56,6 +64,7 @@ def command(
         processes={"edge": edges, "sessions": sessions, "stations": stations_workers, "router": routers},
         fleet=0 if no_fleet else fleet,
         seed=seed,
+        speed=speed,
         auto_register=auto_register,
         kafka_bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         database_url=os.environ.get("DATABASE_URL") or None,

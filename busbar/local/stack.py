@@ -35,6 +35,8 @@ from busbar.topics import create_topics
 
 READY_SECONDS = 60.0
 _OPEN_FILES = 65_536
+_SAMPLE_SECONDS = 15
+"""Between two meter values of a demo station: more often than in the field, for there is somebody watching."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Options:
     fleet: int = 50
     """Stations of the demo fleet; 0: no fleet."""
     seed: int = 1
+    speed: float = 1.0
+    """How fast the fleet's clock runs."""
     auto_register: bool = False
     """Whether stations that nobody has registered may connect."""
     kafka_bootstrap_servers: str | None = None
@@ -267,6 +271,7 @@ class Stack:
     def _simulator(self) -> ServiceChild:
         command = [sys.executable, "-m", "busbar", "simulate", "--run-file", str(self.run_file_path)]
         command += ["--stations", str(self.options.fleet), "--seed", str(self.options.seed)]
+        command += ["--speed", str(self.options.speed), "--sample-interval", str(_SAMPLE_SECONDS)]
         return ServiceChild("simulator", command, rank=Rank.SIMULATOR, log_path=self.logs / "simulator.log")
 
 

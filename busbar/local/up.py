@@ -55,6 +55,8 @@ def log_to_file(path: Path) -> None:
     handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1)
     handler.setFormatter(JsonFormatter("up"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # While the broker starts, its client complains about everything that is not there yet.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 class _Signals:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from busbar.local.ports import free_port, is_free, release
@@ -34,3 +36,15 @@ def test_ports_are_not_among_those_of_outgoing_connections() -> None:
     text = Path("/proc/sys/net/ipv4/ip_local_port_range")
     first = int(text.read_text().split()[0]) if text.exists() else 32768
     assert all(free_port() < first for _ in range(50))
+
+
+def test_another_process_is_not_given_a_port_that_is_reserved_here() -> None:
+    """A server may take seconds until it listens."""
+    port = free_port()
+    code = f"from busbar.local.ports import free_port; print(free_port({port}))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert is_free(port)
+    assert int(answer.stdout) != port
+    release(port)
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(answer.stdout) == port
