@@ -10,18 +10,19 @@ from typing import Any
 from busbar.pricing.problems import Problem, TariffError
 
 MAX_BYTES = 4 * 1024 * 1024
+MAX_EXPONENT = 100
 
 
 def parse_json(text: str | bytes) -> Any:
     """Read JSON; fractions and exponents become `Decimal`, whole numbers `int`.
 
     Raises:
-        TariffError: Not JSON, too long, a key given twice, or NaN or Infinity.
+        TariffError: Not JSON, too long, a key given twice, NaN, Infinity, or a number beyond any reason.
     """
     if len(text) > MAX_BYTES:
         raise TariffError([Problem("$", f"is longer than {MAX_BYTES} bytes")])
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_refuse, object_pairs_hook=_pairs)
+        return json.loads(text, parse_float=_number, parse_constant=_refuse, object_pairs_hook=_pairs)
     except RecursionError:
         raise TariffError([Problem("$", "is nested too deeply")]) from None
     except TariffError:
@@ -34,11 +35,26 @@ def serialize_json(value: Any, *, sort_keys: bool = False) -> str:
     """Write JSON with Decimals as plain numbers, without exponents and without passing through a float.
 
     Raises:
-        TypeError: A value that JSON has no word for, a float among them.
+        TypeError: A value that JSON has no word for, a float among them, or a number beyond any reason.
     """
     parts: list[str] = []
     _write(value, parts, sort_keys)
     return "".join(parts)
+
+
+def _number(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        value = Decimal("NaN")
+    if not _reasonable(value):
+        raise TariffError([Problem("$", f"{text[:40]} is not a number that can be priced")])
+    return value
+
+
+def _reasonable(value: Decimal) -> bool:
+    """Whether writing it out takes some hundred digits at most: 1e999999999 is a short way to ask for a gigabyte."""
+    return value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT and len(value.as_tuple().digits) <= MAX_EXPONENT
 
 
 def _refuse(name: str) -> Any:
@@ -60,10 +76,12 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
     elif isinstance(value, str):
         parts.append(json.dumps(value, ensure_ascii=False))
     elif isinstance(value, int):
+        if value.bit_length() > 4 * MAX_EXPONENT:
+            raise TypeError("a whole number is too long")
         parts.append(str(value))
     elif isinstance(value, Decimal):
-        if not value.is_finite():
-            raise TypeError(f"{value} is not a JSON number")
+        if not _reasonable(value):
+            raise TypeError(f"{value} is not a number that can be priced")
         parts.append(format(value, "f"))
     elif isinstance(value, Mapping):
         items = sorted(value.items()) if sort_keys else value.items()

@@ -13,7 +13,7 @@ from typing import Any
 
 from busbar.pricing.bill import Amount, Bill, TaxAmount
 from busbar.pricing.money import to_decimal
-from busbar.pricing.state import NONE, Period, PeriodKind
+from busbar.pricing.state import NONE, Note, Period, PeriodKind
 from busbar.pricing.tariff import MS_PER_HOUR, UWH_PER_KWH, Dimension, Tariff, TaxIncluded
 
 NUMBER_DIGITS = 4
@@ -47,7 +47,7 @@ def cdr_part(bill: Bill, version: OcpiVersion = OcpiVersion.V230) -> dict[str, A
         "end_date_time": timestamp(bill.end_ms),
         "currency": bill.currency,
         "charging_periods": [charging_period(period, bill.tariff) for period in bill.periods],
-        "total_cost": _price(bill.total, bill.taxes, version),
+        "total_cost": _price(bill.total, bill.taxes, bill, version),
         "total_energy": _ratio(bill.energy_wh, 1000),
         "total_time": _hours(bill.duration_ms),
         "total_parking_time": _hours(bill.parking_ms),
@@ -91,10 +91,13 @@ def timestamp(at_ms: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
-def _price(amount: Amount, taxes: Sequence[TaxAmount], version: OcpiVersion) -> dict[str, Any]:
+def _price(amount: Amount, taxes: Sequence[TaxAmount], bill: Bill, version: OcpiVersion) -> dict[str, Any]:
     if version is OcpiVersion.V221:
-        return {"excl_vat": amount.excl_tax, "incl_vat": amount.incl_tax}
-    price: dict[str, Any] = {"before_taxes": amount.excl_tax}
+        price: dict[str, Any] = {"excl_vat": amount.excl_tax}
+        if Note.TAX_UNKNOWN not in bill.notes or bill.tariff.tax_included is not TaxIncluded.NO:
+            price["incl_vat"] = amount.incl_tax
+        return price
+    price = {"before_taxes": amount.excl_tax}
     if taxes:
         price["taxes"] = [
             {"name": tax.name, "amount": tax.amount} | ({} if tax.percent is None else {"percentage": tax.percent})
@@ -106,8 +109,8 @@ def _price(amount: Amount, taxes: Sequence[TaxAmount], version: OcpiVersion) -> 
 def _cost(amounts: Sequence[Amount], bill: Bill, version: OcpiVersion) -> dict[str, Any]:
     excl = _ratio(sum((amount.excl_tax for amount in amounts), Decimal(0)), 1)
     incl = _ratio(sum((amount.incl_tax for amount in amounts), Decimal(0)), 1)
-    taxed = bill.tariff.tax_included is not TaxIncluded.NOT_APPLICABLE and incl != excl
-    return _price(Amount(excl, incl), (TaxAmount("VAT", None, incl - excl),) if taxed else (), version)
+    taxes = (TaxAmount("VAT", None, incl - excl),) if incl != excl else ()
+    return _price(Amount(excl, incl), taxes, bill, version)
 
 
 def _hours(length_ms: int) -> Decimal:

@@ -76,6 +76,7 @@ class _OcpiReader(Reader):
         valid_until = self.instant(source, "end_date_time", "$")
         if valid_from is not None and valid_until is not None and valid_from >= valid_until:
             self.fail("$.end_date_time", "is not after start_date_time: the tariff would never be valid")
+        self.check_source(source)
         if self.problems:
             raise TariffError(self.problems)
         self._warn_about_gaps(components)

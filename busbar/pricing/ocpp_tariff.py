@@ -102,6 +102,7 @@ class _OcppReader(Reader):
                 if low is not None and high is not None and low > high:
                     self.fail(f"$.maxCost.{side}", "is below minCost")
         valid_from = self.instant(source, "validFrom", "$")
+        self.check_source(source)
         if self.problems:
             raise TariffError(self.problems)
         if not components:

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from busbar.pricing.jsontext import serialize_json
 from busbar.pricing.money import MINOR_DIGITS, scale_of
 from busbar.pricing.problems import Problem
 from busbar.pricing.tariff import Bound, Quantity
@@ -17,6 +18,13 @@ _NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,10})?")
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 _DATE = re.compile(r"[12]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _plain(value: int | Decimal) -> str:
+    """A number without an exponent, unless it is beyond any price."""
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**13 else "more than 12 digits"
+    return format(value, "f") if value.is_finite() and abs(value.adjusted()) < 40 else str(value)
 
 
 class Reader:
@@ -31,6 +39,18 @@ class Reader:
 
     def warn(self, path: str, reason: str) -> None:
         self.warnings.append(f"{path}: {reason}")
+
+    def check_source(self, source: Mapping[str, Any]) -> None:
+        """The whole must be JSON that can be written back exactly: it is kept, named by its digest and sent on."""
+        try:
+            serialize_json(source, sort_keys=True).encode()
+        except UnicodeEncodeError:
+            self.fail("$", "holds a text that is not Unicode")
+        except RecursionError:
+            self.fail("$", "is nested too deeply")
+        except TypeError as error:
+            if not self.problems:
+                self.fail("$", f"is not JSON with exact numbers: {error}")
 
     def mapping(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any] | None:
         """An object that may be absent."""
@@ -99,7 +119,7 @@ class Reader:
             exact = "is a binary float: parse the JSON with parse_float=Decimal"
             self.fail(where, exact if isinstance(value, float) else "is not a number")
             return None
-        text = format(value, "f") if isinstance(value, Decimal) else str(value)
+        text = value if isinstance(value, str) else _plain(value)
         if not _NUMBER.fullmatch(text):
             self.fail(where, f"{text[:40]!r} is not a number of at most 12 digits and 10 fraction digits")
             return None

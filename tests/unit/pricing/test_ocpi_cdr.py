@@ -80,6 +80,16 @@ def test_prices_are_in_the_words_of_2_2_1() -> None:
     assert part["total_energy_cost"] == {"excl_vat": 5, "incl_vat": Decimal("5.5")}
 
 
+def test_a_total_after_tax_is_left_out_where_the_tax_is_not_known() -> None:
+    part = cdr_part(
+        price(tariff(element(component("TIME", "2.00"))), session(START, (CHARGING, 60, 1))), OcpiVersion.V221
+    )
+    assert part["total_cost"] == part["total_time_cost"] == {"excl_vat": 2}
+    untaxed = tariff(element(component("TIME", "2.00")), tax_included="N/A")
+    part = cdr_part(price(untaxed, session(START, (CHARGING, 60, 1))), OcpiVersion.V221)
+    assert part["total_cost"] == {"excl_vat": 2, "incl_vat": 2}
+
+
 def test_totals_by_dimension_are_before_limits() -> None:
     capped = tariff(element(component("ENERGY", "1", "20")), max_price=limit("3.00", "3.30"))
     part = cdr_part(price(capped, session(START, (CHARGING, 60, 10))), OcpiVersion.V221)

@@ -215,10 +215,31 @@ def test_every_reason_is_given_at_once() -> None:
         ('{"x": ' * 100_000, "is nested too deeply"),
         (b"\xff", "is not JSON"),
         (" " * (5 * 1024 * 1024), "is longer than"),
+        ('{"id": 1e999999999}', "1e999999999 is not a number that can be priced"),
+        ('{"id": 1e9999999999999999999999}', "1e9999999999999999999999 is not a number that can be priced"),
+        ('{"id": 1' + "0" * 5000 + "}", "is not JSON"),
     ],
 )
 def test_text_that_is_no_json_object_is_refused(text: str | bytes, reason: str) -> None:
     assert problems(text)["$"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("junk", "reason"),
+    [
+        (0.5, "is not JSON with exact numbers: float has no place in JSON"),
+        ("\ud800", "holds a text that is not Unicode"),
+        (Decimal("1e999999"), "is not JSON with exact numbers: 1E+999999 is not a number that can be priced"),
+        ({1, 2}, "is not JSON with exact numbers: set has no place in JSON"),
+    ],
+)
+def test_what_cannot_be_kept_exactly_is_refused_wherever_it_stands(junk: Any, reason: str) -> None:
+    assert problems(tariff_json(element(GOOD)) | {"energy_mix": [junk]}) == {"$": reason}
+
+
+def test_a_price_beyond_any_reason_is_refused_in_no_time() -> None:
+    for price in (10**5000, Decimal("1e999999999"), Decimal("1e-999999999")):
+        assert list(problems(with_component(price=price))) == ["$.elements[0].price_components[0].price"]
 
 
 def test_too_many_components_are_refused() -> None:
