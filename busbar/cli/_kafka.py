@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from busbar.local.errors import StackError
@@ -107,14 +108,24 @@ async def consumer(bootstrap_servers: str) -> AsyncIterator[AIOKafkaConsumer]:
         await client.stop()
 
 
-async def partitions_of(client: AIOKafkaConsumer, topics: Iterable[str]) -> dict[str, int]:
+@asynccontextmanager
+async def admin(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A client for questions about topics and groups."""
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, client_id="busbar-cli", request_timeout_ms=10_000)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+async def partition_counts(bootstrap_servers: str, topics: Iterable[str]) -> dict[str, int]:
     """How many partitions each of these topics has; topics that do not exist are left out."""
-    existing = await client.topics()
-    counts = {}
-    for topic in topics:
-        if topic in existing:
-            counts[topic] = len(client.partitions_for_topic(topic) or ())
-    return counts
+    wanted = set(topics)
+    async with admin(bootstrap_servers) as client:
+        described = await client.describe_topics()
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["topic"] in wanted}
 
 
 async def starts(

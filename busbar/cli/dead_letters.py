@@ -20,7 +20,7 @@ from busbar.cli._kafka import (
     history,
     kafka_options,
     parse_since,
-    partitions_of,
+    partition_counts,
     run_kafka,
     starts,
 )
@@ -177,9 +177,8 @@ def replay(
     else:
         found = run_kafka(servers, read_letters(servers, parse_since(since) if since else 0))
         chosen = [letter for letter in found if meets(letter, wanted)]
-    able, unable = [], []
-    for letter in chosen:
-        (able if why_not(letter) is None else unable).append(letter)
+    able = [letter for letter in chosen if why_not(letter) is None]
+    unable = [letter for letter in chosen if why_not(letter) is not None]
     if not dry_run and able:
         run_kafka(servers, produce_again(servers, able))
     for letter in able:
@@ -208,11 +207,11 @@ def why_not(letter: DeadLetter) -> str | None:
 
 async def read_letters(bootstrap_servers: str, since_ms: int) -> list[DeadLetter]:
     """All dead letters that failed since then, oldest first."""
+    count = (await partition_counts(bootstrap_servers, [TOPIC])).get(TOPIC, 0)
+    partitions = [TopicPartition(TOPIC, number) for number in range(count)]
+    if not partitions:
+        raise StackError(f"this Kafka has no topic {TOPIC}: create the topics with `busbar topics create`")
     async with consumer(bootstrap_servers) as client:
-        count = (await partitions_of(client, [TOPIC])).get(TOPIC, 0)
-        partitions = [TopicPartition(TOPIC, number) for number in range(count)]
-        if not partitions:
-            raise StackError(f"this Kafka has no topic {TOPIC}: create the topics with `busbar topics create`")
         ends = await client.end_offsets(partitions)
         begin = await starts(client, partitions, since_ms, ends)
         letters = [letter async for record in history(client, begin, ends) if (letter := read_letter(record))]
@@ -230,8 +229,7 @@ async def find_letters(bootstrap_servers: str, names: Sequence[str]) -> list[Dea
 
 async def produce_again(bootstrap_servers: str, letters: Sequence[DeadLetter]) -> None:
     """Append the originals to their topics; returns when all of them are durable."""
-    async with consumer(bootstrap_servers) as client:
-        counts = await partitions_of(client, {letter.topic for letter in letters})
+    counts = await partition_counts(bootstrap_servers, {letter.topic for letter in letters})
     missing = {letter.topic for letter in letters} - counts.keys()
     if missing:
         raise StackError(f"this Kafka has no topic {min(missing)}: create the topics with `busbar topics create`")

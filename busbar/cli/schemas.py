@@ -10,6 +10,7 @@ import click
 from busbar.avro import generate
 from busbar.avro.lock import LockedSchema, shipped_lock
 from busbar.local.errors import StackError
+from busbar.resources import schemas_folder
 
 
 @click.group("schemas")
@@ -54,6 +55,8 @@ def check() -> None:
 
     The exit code is 0 if they do; else what differs is printed. In a checkout only, where the sources are.
     """
+    if schemas_folder().name != "schemas":
+        raise StackError("the sources are not installed: run it in a checkout of Busbar")
     sys.exit(generate.main(["--check"]))
 
 

@@ -19,7 +19,7 @@ from busbar.cli._kafka import (
     history,
     kafka_options,
     parse_since,
-    partitions_of,
+    partition_counts,
     record_of,
     run_kafka,
     starts,
@@ -62,8 +62,8 @@ def command(
 ) -> None:
     """Show the frames of STATION, in both directions, as they pass through Kafka.
 
-    → comes from the station, ← goes to it, · is about its connection or a command. Heartbeats are answered by the edge at
-    once, so their answers are not seen here; passwords are hidden.
+    → comes from the station, ← goes to it, · is about its connection or a command. Heartbeats are answered by the
+    edge at once, so their answers are not seen here; passwords are hidden.
 
     \b
     busbar tail DEMO-0001
@@ -83,8 +83,8 @@ def command(
 
 async def tail(bootstrap_servers: str, asked: Tail) -> None:
     """Write the lines of a station until interrupted, or to the end of what there is."""
+    partitions = await station_partitions(bootstrap_servers, asked.station_id)
     async with consumer(bootstrap_servers) as client:
-        partitions = await station_partitions(client, asked.station_id)
         ends = await client.end_offsets(partitions)
         begin = await starts(client, partitions, asked.since_ms, ends)
         past = [record async for record in history(client, begin, ends)]
@@ -116,13 +116,13 @@ def _write(asked: Tail, line: Line) -> None:
         asked.write(line)
 
 
-async def station_partitions(client: AIOKafkaConsumer, station_id: str) -> list[TopicPartition]:
+async def station_partitions(bootstrap_servers: str, station_id: str) -> list[TopicPartition]:
     """Where the records of a station are: its own partition of each topic, and all of `csms.outbound`, which has one
     partition for each edge.
     """
     topics = [topic.name for topic in all_topics().values() if topic.action is not None]
     partitioner, found = Partitioner(), []
-    for topic, count in (await partitions_of(client, (*topics, *OTHER_TOPICS))).items():
+    for topic, count in (await partition_counts(bootstrap_servers, (*topics, *OTHER_TOPICS))).items():
         numbers = range(count) if topic == OUTBOUND else (partitioner.partition(station_id.encode(), count),)
         found += [TopicPartition(topic, number) for number in numbers]
     if not found:

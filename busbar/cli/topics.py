@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,15 +9,17 @@ from pathlib import Path
 
 import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
-from busbar.cli._kafka import CONNECT_SECONDS, consumer, find_kafka, kafka_options, partitions_of, run_kafka
+from busbar.cli._kafka import admin, consumer, find_kafka, kafka_options, partition_counts, run_kafka
 from busbar.kafka_topics import TopicError
 from busbar.local.errors import StackError
 from busbar.topics import Topic, all_topics, create_topics, partition_profiles
 
 PROCESSORS = ("router", "sessions", "stations")
 """Services that tell Kafka how far they have read, each under its own name as the group's."""
+
+SHOWN = ("name", "key", "schema", "partition_counts", "policy", "retention_days", "writers", "readers", "purpose")
+"""What `list --json` tells of a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,7 @@ def create(
 
 def _print_topics(topics: Sequence[Topic], as_json: bool) -> None:
     if as_json:
-        names = (
-            "name",
-            "key",
-            "schema",
-            "partition_counts",
-            "policy",
-            "retention_days",
-            "writers",
-            "readers",
-            "purpose",
-        )
-        click.echo(json.dumps([{name: _plain(getattr(topic, name)) for name in names} for topic in topics], indent=2))
+        click.echo(json.dumps([{name: _plain(getattr(topic, name)) for name in SHOWN} for topic in topics], indent=2))
         return
     width = max(len(topic.name) for topic in topics)
     for topic in topics:
@@ -118,9 +108,9 @@ def _print_described(described: Sequence[Described], as_json: bool) -> None:
 
 async def describe_topics(bootstrap_servers: str, topics: Sequence[Topic]) -> list[Described]:
     """Partitions, records and lag of these topics."""
+    counts = await partition_counts(bootstrap_servers, (topic.name for topic in topics))
+    partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
     async with consumer(bootstrap_servers) as client:
-        counts = await partitions_of(client, (topic.name for topic in topics))
-        partitions = [TopicPartition(name, number) for name, count in counts.items() for number in range(count)]
         begins, ends = await _bounds(client, partitions)
     committed = await _committed(bootstrap_servers)
     described = []
@@ -144,17 +134,12 @@ async def _bounds(
 
 async def _committed(bootstrap_servers: str) -> dict[str, dict[TopicPartition, int]]:
     """How far each processor told Kafka it has read. Progress itself is in PostgreSQL; this follows it by seconds."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, client_id="busbar-cli")
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await admin.start()
+    async with admin(bootstrap_servers) as client:
         return {
             group: {
                 partition: known.offset
-                for partition, known in (await admin.list_consumer_group_offsets(group)).items()
+                for partition, known in (await client.list_consumer_group_offsets(group)).items()
                 if known.offset >= 0
             }
             for group in PROCESSORS
         }
-    finally:
-        await admin.close()
