@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from busbar.avro import encode
+from busbar.avro.primitives import dump_json
 from busbar.records import Result, StationCall
 from services.sessions.clock import Moment
 from services.sessions.flags import flag_names
@@ -103,7 +104,7 @@ def session_event(session: Session, kind: str, cause: Cause, **changes: Any) -> 
         "flags": flag_names(session.flags),
         "signed_values": [_signed_value(reading) for reading in cause.signed],
         "tariff_id": session.tariff_id,
-        "cost_details": orjson.dumps(cause.cost_details).decode() if cause.cost_details else "",
+        "cost_details": dump_json(cause.cost_details).decode() if cause.cost_details else "",
         **changes,
     }
     return _result(SESSION_EVENTS_TOPIC, "csms.SessionEvent", session.station_id, value, moment.received_ms)

@@ -273,10 +273,15 @@ def conclude(
     if not is_open:
         session.change = 2
         check_energy(session)
+        if session.is_v2 and session.stopped:
+            # One that waits for missing events is kept at hand, so that its deadlines are met by any event.
+            (station.unsettle if session.state == "ending" else station.settle)(session.session_id)
     changes = _account(station, session, is_open=is_open) if session.evse_id else []
     if session.change == 2:
         _count_use(state, session)
-        session.due_ms = deadline_ms(state.policy, station, session)
+        due_ms = deadline_ms(state.policy, station, session)
+        if not is_open or not session.due_ms or due_ms < session.due_ms:
+            session.due_ms = due_ms  # a later deadline is found at the earlier look; so the column seldom changes
     elif not session.change:
         session.change = 1
     if tell:

@@ -183,7 +183,7 @@ class StationState:
     """When the first event of that connection was received."""
     unattributed_uwh: int = 0
     unsettled: list[str] = field(default_factory=list)
-    """Ids of sessions closed without a stop and of orphans, the latest ones."""
+    """Ids of sessions closed without a stop, of those that wait for missing events, and of orphans, the latest ones."""
 
     sessions: dict[str, Session] = field(default_factory=dict)
     transactions: dict[str, list[Session]] = field(default_factory=dict)

@@ -87,7 +87,7 @@ class SessionsProcessor:
     async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
         """Sessions whose deadline has passed, and those whose deadline is to be worked out anew."""
         if now_ms < self._next_due_ms:
-            return ()
+            return []
         self._next_due_ms = now_ms + self._due_every_ms
         ours = set(partitions)
         found = []

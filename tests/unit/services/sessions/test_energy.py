@@ -25,7 +25,7 @@ def ocmf(*readings: tuple[str, str]) -> str:
     return f'OCMF|{{"FV":"1.0","RD":[{rows}]}}|{{"SD":"3045"}}'
 
 
-def series(*points: tuple[float, float]) -> tuple[Decimal, set[str]]:
+def series(*points: tuple[float, float]) -> tuple[Decimal | int, set[str]]:
     """Energy in Wh and flags of registers at minutes; those out of order come late."""
     energy, flags, newest = Energy(), 0, -1.0
     for minute, wh in points:

@@ -291,6 +291,12 @@ def test_a_reservation_a_remote_start_and_a_tariff_are_told() -> None:
     assert orjson.loads(out.event["cost_details"]) == details
 
 
+def test_cost_details_of_any_content_are_told_as_they_came() -> None:
+    world, station = world_with_token(), Station2x(Version.V21)
+    out = world.batch(station.started(costDetails={"totalCost": 2**80, "x": [None]}))
+    assert orjson.loads(out.event["cost_details"].replace(str(2**80), "1")) == {"totalCost": 1, "x": [None]}
+
+
 def test_meter_values_of_2x_belong_to_the_only_open_transaction_of_their_evse() -> None:
     world, station = world_with_token(), Station2x()
     world.batch(station.started(100.0))
