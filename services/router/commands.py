@@ -11,7 +11,7 @@ out after its deadline, and each has an hour at which it is looked at again (`re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -72,8 +72,8 @@ class Command:
     ocpp_version: str = ""
     tried: tuple[str, ...] = ()
     """The connections that it was dispatched to and that did not hand it back: on each it may have been sent."""
-    handed_back_ms: int | None = None
-    """When its connection last handed it back, by the clock of the edge: the same report again is no news."""
+    handed_back: dict[str, int] = field(default_factory=dict)
+    """When each connection last handed it back, by the clock of its edge: the same report again is no news."""
     dispatched_at_ms: int | None = None
     sent_at_ms: int | None = None
     finished_at_ms: int | None = None
@@ -136,8 +136,6 @@ def dispatch(command: Command, connection: Connection, now_ms: int, rules: Comma
     command.stage = "dispatched"
     command.attempts += 1
     command.tried = (*command.tried, connection.connection_id)
-    if command.connection_id != connection.connection_id:
-        command.handed_back_ms = None
     command.connection_id = connection.connection_id
     command.edge = connection.edge
     command.ocpp_version = connection.ocpp_version
@@ -176,7 +174,7 @@ def park(command: Command, now_ms: int, review_at_ms: int) -> list[Outcome]:
 
 def hand_back(command: Command, at_ms: int) -> None:
     """The edge says that the command was not sent on its connection, so it may go there again."""
-    command.handed_back_ms = at_ms
+    command.handed_back[command.connection_id] = at_ms
     command.tried = tuple(item for item in command.tried if item != command.connection_id)
 
 
@@ -230,8 +228,6 @@ def record_own(command: Command, event: StageReported) -> None:
         command.stage = "dispatched"
         command.attempts = event.attempt
         command.tried = (*command.tried, event.connection_id)
-        if command.connection_id != event.connection_id:
-            command.handed_back_ms = None
         command.connection_id = event.connection_id
         command.edge = event.edge
         command.ocpp_version = event.ocpp_version

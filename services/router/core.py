@@ -17,6 +17,7 @@ from services.router.events import (
     EdgeHeard,
     EdgeSilent,
     Event,
+    KnownStage,
     Outcome,
     Stage,
     StageReported,
@@ -99,6 +100,8 @@ def apply(state: State, event: Event) -> list[Outcome]:
     match event:
         case StageReported():
             outcomes = _report(state, event)
+        case KnownStage():
+            outcomes = []
         case CommandRequested():
             outcomes = _request(state, event)
         case ConnectionChanged():
@@ -232,7 +235,7 @@ def _report(state: State, event: StageReported) -> list[Outcome]:
 
 
 def _is_news(command: Command, event: StageReported) -> bool:
-    return command.handed_back_ms is None or event.at_ms > command.handed_back_ms
+    return event.at_ms > command.handed_back.get(event.connection_id, -1)
 
 
 def _report_terminal(state: State, command: Command, event: StageReported) -> list[Outcome]:

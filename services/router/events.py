@@ -86,6 +86,13 @@ class StageReported:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownStage:
+    """A record of `csms.command-events` that this very process wrote: there is nothing to do."""
+
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeSilent:
     """By the clock: nothing has been heard of the edge since `last_seen_ms`, though its partition was read."""
 
@@ -112,7 +119,9 @@ class CommandDue:
     partition: int
 
 
-Event = ConnectionChanged | EdgeHeard | CommandRequested | StageReported | EdgeSilent | StationDue | CommandDue
+Event = (
+    ConnectionChanged | EdgeHeard | CommandRequested | StageReported | KnownStage | EdgeSilent | StationDue | CommandDue
+)
 
 
 @dataclass(frozen=True, slots=True)

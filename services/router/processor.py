@@ -7,12 +7,37 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from busbar.records import Record, Result
+from busbar.stream.interfaces import StoreCall
 from services.router import metrics, store
 from services.router.core import Rules, State, apply
-from services.router.events import Event
+from services.router.events import Event, KnownStage, Stage, StageReported
 from services.router.presence import Edge, Standing, lost_before
 from services.router.records import TOPICS, read_record, write_outcome
 from services.router.watch import EdgeWatch
+
+
+class OwnStages:
+    """Remembers the stages that this process wrote, which come back on `csms.command-events`.
+
+    The tables have them already, so that neither needs to be loaded. What is forgotten, or was written by another
+    process, is folded like anything else and changes nothing.
+    """
+
+    def __init__(self, size: int = 20_000) -> None:
+        self._size = size
+        self._young: set[tuple[str, str, int]] = set()
+        self._old: set[tuple[str, str, int]] = set()
+
+    def wrote(self, stage: Stage) -> None:
+        """Remember a stage that goes out."""
+        self._young.add((stage.command_id, stage.stage, stage.at_ms))
+        if len(self._young) >= self._size:
+            self._old, self._young = self._young, set()
+
+    def knows(self, event: StageReported) -> bool:
+        """Whether the record is one of ours."""
+        key = event.command_id, event.stage, event.at_ms
+        return event.source == "router" and (key in self._young or key in self._old)
 
 
 def wall_clock_ms() -> int:
@@ -34,10 +59,14 @@ class RouterProcessor:
         self._rules = rules
         self._clock = clock
         self._watch = EdgeWatch(edge_silent_ms)
+        self._own = OwnStages()
 
     def decode(self, record: Record) -> Event:
         """Read a record. Raises `InvalidRecord`."""
-        return read_record(record)
+        event = read_record(record)
+        if isinstance(event, StageReported) and self._own.knows(event):
+            return KnownStage(event.partition)
+        return event
 
     async def load(self, connection: Any, events: Sequence[Event]) -> State:
         """Load the stations, edges and commands of these events."""
@@ -45,12 +74,22 @@ class RouterProcessor:
 
     def fold(self, state: State, event: Event) -> Iterable[Result]:
         """Apply one event."""
-        return [write_outcome(outcome) for outcome in apply(state, event)]
+        results = []
+        for outcome in apply(state, event):
+            if isinstance(outcome, Stage):
+                self._own.wrote(outcome)
+            results.append(write_outcome(outcome))
+        return results
+
+    def store_call(self, state: State) -> StoreCall:
+        """What changed, to be written in the statement that moves the offsets."""
+        metrics.count_batch(state)
+        return store.store_call(state)
 
     async def store(self, connection: Any, state: State) -> None:
-        """Write what changed."""
-        await store.save(connection, state)
+        """Write what changed, where that is not done by `store_call`."""
         metrics.count_batch(state)
+        await store.save(connection, state)
 
     async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
         """Edges that fell silent, stations whose edge died or came back, old sockets to close, overdue commands."""

@@ -42,15 +42,14 @@ def read_record(record: Record) -> Event:
     expected, read = _READERS[record.topic]
     if name != expected:
         raise InvalidRecord("wrong-schema", f"{name} instead of {expected}")
-    return read(_storable(value), record.partition)
+    return read(value, record.partition)
 
 
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """Without NUL characters, which Postgres does not hold; the log keeps the original."""
-    for name, item in value.items():
-        if isinstance(item, str) and "\0" in item:
-            value[name] = item.replace("\0", "\ufffd")
-    return value
+def _identity(value: dict[str, Any], *names: str) -> None:
+    """Refuse names with a NUL character: no table could hold them, and nothing else is called so."""
+    for name in names:
+        if "\0" in value[name]:
+            raise InvalidRecord("nul-character", name)
 
 
 def _instant(value: dict[str, Any], name: str) -> int:
@@ -61,6 +60,7 @@ def _instant(value: dict[str, Any], name: str) -> int:
 
 
 def _connection(value: dict[str, Any], partition: int) -> Event:
+    _identity(value, "station_id", "connection_id", "edge", "edge_instance")
     event = value["event"]
     if event not in ("connected", "disconnected"):
         raise InvalidRecord("unknown-event", event[:50])
@@ -86,6 +86,7 @@ def _connection(value: dict[str, Any], partition: int) -> Event:
 
 
 def _edge(value: dict[str, Any], partition: int) -> Event:
+    _identity(value, "edge", "edge_instance")
     return EdgeHeard(
         edge=value["edge"],
         edge_instance=value["edge_instance"],
@@ -99,6 +100,7 @@ def _edge(value: dict[str, Any], partition: int) -> Event:
 
 
 def _command(value: dict[str, Any], partition: int) -> Event:
+    _identity(value, "command_id", "station_id")
     return CommandRequested(
         command_id=value["command_id"],
         station_id=value["station_id"],
@@ -114,6 +116,7 @@ def _command(value: dict[str, Any], partition: int) -> Event:
 
 
 def _stage_reported(value: dict[str, Any], partition: int) -> Event:
+    _identity(value, "command_id", "station_id", "connection_id")
     return StageReported(
         command_id=value["command_id"],
         station_id=value["station_id"],

@@ -17,11 +17,8 @@ END_OF_TIME_MS = 253_402_300_799_000
 
 
 def instant(milliseconds: int) -> datetime:
+    """A column's value."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def optional_instant(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _milliseconds(instant: datetime) -> int:
@@ -32,21 +29,25 @@ def _optional_milliseconds(instant: datetime | None) -> int | None:
     return None if instant is None else round(instant.timestamp() * 1000)
 
 
-def columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def dump_rows(rows: Sequence[dict[str, Any]]) -> str | None:
+    """The rows as one JSON array, without NUL characters, which Postgres does not hold; `None` if there are none."""
+    if not rows:
+        return None
+    text = orjson.dumps(rows)
+    if b"\\u0000" in text:
+        text = orjson.dumps(_without_nul(orjson.loads(text)))
+    return text.decode()
 
 
-def storable_json(text: str) -> str | None:
-    """JSON text as `jsonb` takes it: no NUL characters, no number beyond a double. Other text becomes a JSON string."""
+def embedded_json(text: str) -> Any:
+    """JSON text, to be put into a row as it is; text that is not JSON becomes a JSON string."""
     if not text:
         return None
     try:
-        value = orjson.loads(text)
+        # Read and written anew: what is left holds no number that Postgres could not take.
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        value = text
-    if "\\u0000" in text or "\0" in text:
-        value = _without_nul(value)
-    return orjson.dumps(value).decode()
+        return text
 
 
 def _without_nul(value: Any) -> Any:
@@ -75,20 +76,8 @@ def read_edge(row: Any) -> Edge:
     )
 
 
-def edge_row(edge: Edge) -> tuple[Any, ...]:
-    return (
-        edge.edge,
-        edge.edge_instance,
-        edge.edge_partition,
-        edge.event,
-        edge.connections,
-        edge.address,
-        instant(edge.last_seen_ms),
-        instant(edge.instance_since_ms),
-        orjson.dumps(edge.past_instances).decode(),
-        edge.silent,
-        edge.partition,
-    )
+def edge_row(edge: Edge) -> dict[str, Any]:
+    return asdict(edge)
 
 
 def read_station(row: Any) -> Station:
@@ -112,28 +101,28 @@ def read_station(row: Any) -> Station:
     return Station(row["station_id"], row["partition"], (current, *others), due)
 
 
-def station_row(station: Station) -> tuple[Any, ...]:
+def station_row(station: Station) -> dict[str, Any]:
     current, *others = station.connections
-    return (
-        station.station_id,
-        station.partition,
-        current.connection_id,
-        current.edge,
-        current.edge_instance,
-        current.edge_partition,
-        current.ocpp_version,
-        current.subprotocol,
-        current.remote_address,
-        current.security_profile,
-        instant(current.connected_at_ms),
-        optional_instant(current.disconnected_at_ms),
-        current.open and not current.unreachable,
-        current.close_code,
-        current.close_reason,
-        current.unreachable,
-        orjson.dumps([asdict(item) for item in others]).decode(),
-        optional_instant(station.close_due_at_ms),
-    )
+    return {
+        "station_id": station.station_id,
+        "partition": station.partition,
+        "connection_id": current.connection_id,
+        "edge": current.edge,
+        "edge_instance": current.edge_instance,
+        "edge_partition": current.edge_partition,
+        "ocpp_version": current.ocpp_version,
+        "subprotocol": current.subprotocol,
+        "remote_address": current.remote_address,
+        "security_profile": current.security_profile,
+        "connected_at_ms": current.connected_at_ms,
+        "disconnected_at_ms": current.disconnected_at_ms,
+        "online": current.open and not current.unreachable,
+        "close_code": current.close_code,
+        "close_reason": current.close_reason,
+        "unreachable": current.unreachable,
+        "others": [asdict(item) for item in others],
+        "close_due_at_ms": station.close_due_at_ms,
+    }
 
 
 def read_command(row: Any) -> Command:
@@ -159,7 +148,7 @@ def read_command(row: Any) -> Command:
         edge=row["edge"],
         ocpp_version=row["ocpp_version"],
         tried=tuple(orjson.loads(row["tried"])),
-        handed_back_ms=_optional_milliseconds(row["handed_back_at"]),
+        handed_back=orjson.loads(row["handed_back"]),
         dispatched_at_ms=_optional_milliseconds(row["dispatched_at"]),
         sent_at_ms=_optional_milliseconds(row["sent_at"]),
         finished_at_ms=_optional_milliseconds(row["finished_at"]),
@@ -168,53 +157,53 @@ def read_command(row: Any) -> Command:
     )
 
 
-def changing_columns(command: Command) -> tuple[Any, ...]:
-    return (
-        command.command_id,
-        command.stage,
-        command.outcome,
-        command.attempts,
-        storable_json(command.answer),
-        command.error_code,
-        command.error_description,
-        storable_json(command.error_details),
-        command.connection_id,
-        command.edge,
-        command.ocpp_version,
-        orjson.dumps(command.tried).decode(),
-        optional_instant(command.dispatched_at_ms),
-        optional_instant(command.sent_at_ms),
-        optional_instant(command.finished_at_ms),
-        optional_instant(command.waiting_since_ms),
-        optional_instant(command.review_at_ms),
-        optional_instant(command.handed_back_ms),
-    )
+def changing_columns(command: Command) -> dict[str, Any]:
+    return {
+        "command_id": command.command_id,
+        "stage": command.stage,
+        "outcome": command.outcome,
+        "attempts": command.attempts,
+        "answer": embedded_json(command.answer),
+        "error_code": command.error_code,
+        "error_description": command.error_description,
+        "error_details": embedded_json(command.error_details),
+        "connection_id": command.connection_id,
+        "edge": command.edge,
+        "ocpp_version": command.ocpp_version,
+        "tried": command.tried,
+        "handed_back": command.handed_back,
+        "dispatched_at_ms": command.dispatched_at_ms,
+        "sent_at_ms": command.sent_at_ms,
+        "finished_at_ms": command.finished_at_ms,
+        "waiting_since_ms": command.waiting_since_ms,
+        "review_at_ms": command.review_at_ms,
+    }
 
 
-def constant_columns(command: Command) -> tuple[Any, ...]:
-    return (
-        command.partition,
-        command.station_id,
-        command.action,
-        storable_json(command.payload),
-        command.requested_by,
-        instant(command.requested_at_ms),
-        instant(command.deadline_at_ms),
-        command.priority,
-        command.park,
-    )
+def constant_columns(command: Command) -> dict[str, Any]:
+    return {
+        "partition": command.partition,
+        "station_id": command.station_id,
+        "action": command.action,
+        "payload": embedded_json(command.payload),
+        "requested_by": command.requested_by,
+        "requested_at_ms": command.requested_at_ms,
+        "deadline_at_ms": command.deadline_at_ms,
+        "priority": command.priority,
+        "park": command.park,
+    }
 
 
-def history_row(item: Stage | StageReported) -> tuple[Any, ...]:
-    return (
-        item.command_id,
-        instant(item.at_ms),
-        item.stage,
-        item.source if isinstance(item, StageReported) else "router",
-        item.connection_id,
-        item.attempt,
-        item.station_id,
-        item.edge,
-        item.error_code,
-        item.error_description,
-    )
+def history_row(item: Stage | StageReported) -> dict[str, Any]:
+    return {
+        "command_id": item.command_id,
+        "at_ms": item.at_ms,
+        "stage": item.stage,
+        "source": item.source if isinstance(item, StageReported) else "router",
+        "connection_id": item.connection_id,
+        "attempt": item.attempt,
+        "station_id": item.station_id,
+        "edge": item.edge,
+        "error_code": item.error_code,
+        "error_description": item.error_description,
+    }

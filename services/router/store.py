@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from busbar.stream.interfaces import StoreCall
 from services.router.core import Rules, State
 from services.router.events import (
     CommandDue,
@@ -20,8 +21,8 @@ from services.router.presence import Edge
 from services.router.rows import (
     END_OF_TIME_MS,
     changing_columns,
-    columns,
     constant_columns,
+    dump_rows,
     edge_row,
     history_row,
     instant,
@@ -51,7 +52,7 @@ ALL_EDGES = f"SELECT {_EDGE_COLUMNS} FROM router.edges"  # noqa: S608 - a consta
 LOAD_COMMANDS = """
 SELECT command_id, partition, station_id, action, payload, requested_by, requested_at, deadline_at, priority, park,
     stage, outcome, attempts, answer, error_code, error_description, error_details, connection_id, edge, ocpp_version,
-    tried, handed_back_at, dispatched_at, sent_at, finished_at, waiting_since, review_at
+    tried, handed_back, dispatched_at, sent_at, finished_at, waiting_since, review_at
 FROM router.commands
 WHERE command_id = ANY($1::text[])
 """
@@ -60,66 +61,7 @@ LOAD_OPEN = """
 SELECT command_id FROM router.commands WHERE station_id = ANY($1::text[]) AND review_at IS NOT NULL
 """
 
-SAVE_EDGES = """
-INSERT INTO router.edges (edge, edge_instance, edge_partition, event, connections, address, last_seen, instance_since,
-    past_instances, silent, partition)
-SELECT * FROM unnest($1::text[], $2::text[], $3::integer[], $4::text[], $5::integer[], $6::text[], $7::timestamptz[],
-    $8::timestamptz[], $9::jsonb[], $10::boolean[], $11::integer[])
-ON CONFLICT (edge) DO UPDATE SET edge_instance = excluded.edge_instance, edge_partition = excluded.edge_partition,
-    event = excluded.event, connections = excluded.connections, address = excluded.address,
-    last_seen = excluded.last_seen, instance_since = excluded.instance_since,
-    past_instances = excluded.past_instances, silent = excluded.silent, partition = excluded.partition
-"""
-
-SAVE_STATIONS = """
-INSERT INTO router.connections (station_id, partition, connection_id, edge, edge_instance, edge_partition,
-    ocpp_version, subprotocol, remote_address, security_profile, connected_at, disconnected_at, online, close_code,
-    close_reason, unreachable, others, close_due_at)
-SELECT * FROM unnest($1::text[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[],
-    $8::text[], $9::text[], $10::integer[], $11::timestamptz[], $12::timestamptz[], $13::boolean[], $14::integer[],
-    $15::text[], $16::boolean[], $17::jsonb[], $18::timestamptz[])
-ON CONFLICT (station_id) DO UPDATE SET partition = excluded.partition, connection_id = excluded.connection_id,
-    edge = excluded.edge, edge_instance = excluded.edge_instance, edge_partition = excluded.edge_partition,
-    ocpp_version = excluded.ocpp_version, subprotocol = excluded.subprotocol,
-    remote_address = excluded.remote_address, security_profile = excluded.security_profile,
-    connected_at = excluded.connected_at, disconnected_at = excluded.disconnected_at, online = excluded.online,
-    close_code = excluded.close_code, close_reason = excluded.close_reason, unreachable = excluded.unreachable,
-    others = excluded.others, close_due_at = excluded.close_due_at
-"""
-
-INSERT_COMMANDS = """
-INSERT INTO router.commands (command_id, stage, outcome, attempts, answer, error_code, error_description,
-    error_details, connection_id, edge, ocpp_version, tried, dispatched_at, sent_at, finished_at, waiting_since,
-    review_at, handed_back_at, partition, station_id, action, payload, requested_by, requested_at, deadline_at,
-    priority, park)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::jsonb[], $6::text[], $7::text[],
-    $8::jsonb[], $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::timestamptz[], $14::timestamptz[],
-    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::integer[], $20::text[],
-    $21::text[], $22::jsonb[], $23::text[], $24::timestamptz[], $25::timestamptz[], $26::integer[], $27::boolean[])
-ON CONFLICT (command_id) DO NOTHING
-"""
-
-UPDATE_COMMANDS = """
-UPDATE router.commands AS c SET stage = u.stage, outcome = u.outcome, attempts = u.attempts, answer = u.answer,
-    error_code = u.error_code, error_description = u.error_description, error_details = u.error_details,
-    connection_id = u.connection_id, edge = u.edge, ocpp_version = u.ocpp_version, tried = u.tried,
-    dispatched_at = u.dispatched_at, sent_at = u.sent_at, finished_at = u.finished_at,
-    waiting_since = u.waiting_since, review_at = u.review_at, handed_back_at = u.handed_back_at
-FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::jsonb[], $6::text[], $7::text[],
-    $8::jsonb[], $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::timestamptz[], $14::timestamptz[],
-    $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[])
-    AS u(command_id, stage, outcome, attempts, answer, error_code, error_description, error_details, connection_id,
-    edge, ocpp_version, tried, dispatched_at, sent_at, finished_at, waiting_since, review_at, handed_back_at)
-WHERE c.command_id = u.command_id
-"""
-
-SAVE_HISTORY = """
-INSERT INTO router.command_events (command_id, at, stage, source, connection_id, attempt, station_id, edge,
-    error_code, error_description)
-SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[],
-    $8::text[], $9::text[], $10::text[])
-ON CONFLICT DO NOTHING
-"""
+STORE = "SELECT router.store($1, $2, $3, $4, $5)"
 
 HOLDING_EDGES = """
 -- Every (edge, instance) that holds sockets, by jumping through the index from one to the next.
@@ -216,24 +158,28 @@ def _needs(events: Sequence[Event]) -> tuple[set[str], set[str], set[str], set[s
     return stations, with_commands, commands, edges
 
 
+def store_call(state: State) -> StoreCall:
+    """Everything that changed, as one call of `router.store`."""
+    edges = [edge_row(state.edges[name]) for name in sorted(state.changed_edges)]
+    stations = [station_row(state.stations[name]) for name in sorted(state.changed_stations)]
+    fresh = [state.commands[name] for name in sorted(state.new_commands)]
+    changed = [state.commands[name] for name in sorted(state.changed_commands - state.new_commands)]
+    rows = (
+        edges,
+        stations,
+        [changing_columns(command) | constant_columns(command) for command in fresh],
+        [changing_columns(command) for command in changed],
+        [history_row(item) for item in state.history],
+    )
+    arguments = tuple(dump_rows(item) for item in rows)
+    return StoreCall("router.store", arguments) if any(arguments) else StoreCall("")
+
+
 async def save(connection: Any, state: State) -> None:
     """Write what changed."""
-    if state.changed_edges:
-        rows = [edge_row(state.edges[name]) for name in sorted(state.changed_edges)]
-        await connection.execute(SAVE_EDGES, *columns(rows))
-    if state.changed_stations:
-        rows = [station_row(state.stations[name]) for name in sorted(state.changed_stations)]
-        await connection.execute(SAVE_STATIONS, *columns(rows))
-    if state.new_commands:
-        fresh = [state.commands[name] for name in sorted(state.new_commands)]
-        rows = [(*changing_columns(command), *constant_columns(command)) for command in fresh]
-        await connection.execute(INSERT_COMMANDS, *columns(rows))
-    changed = state.changed_commands - state.new_commands
-    if changed:
-        rows = [changing_columns(state.commands[name]) for name in sorted(changed)]
-        await connection.execute(UPDATE_COMMANDS, *columns(rows))
-    if state.history:
-        await connection.execute(SAVE_HISTORY, *columns([history_row(item) for item in state.history]))
+    call = store_call(state)
+    if call.function:
+        await connection.execute(STORE, *call.arguments)
 
 
 async def edges(connection: Any) -> dict[str, Edge]:

@@ -12,7 +12,7 @@ from services.router import store
 from services.router.core import Rules, apply
 from services.router.events import Dispatch, Event, Outcome
 from services.router.processor import RouterProcessor
-from services.router.rows import storable_json
+from services.router.rows import dump_rows
 from tests.unit.services.router.given import (
     T0,
     connected,
@@ -198,8 +198,8 @@ async def test_an_answer_that_postgres_cannot_hold_as_it_is_does_not_stop_the_ro
     assert await rig.connection.fetchval("SELECT answer->>'data' FROM router.commands") == "a\ufffdb"
 
 
-async def test_an_escaped_backslash_before_u0000_is_kept() -> None:
-    assert storable_json('{"a":"\\\\u0000"}') == '{"a":"\\\\u0000"}'
+def test_an_escaped_backslash_before_u0000_is_kept() -> None:
+    assert dump_rows([{"a": "\\u0000", "b": "\0"}]) == '[{"a":"\\\\u0000","b":"�"}]'
 
 
 async def test_finished_commands_are_forgotten_when_they_are_old_enough(rig: Rig) -> None:

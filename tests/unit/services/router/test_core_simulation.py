@@ -180,7 +180,7 @@ class World:
             self.say(reported(end, call.connection_id, at=self.now + 1, payload="{}", **ids))  # type: ignore[arg-type]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @hypothesis_given(st.integers(0, 2**32))
 def test_no_command_is_without_an_outcome_and_none_has_two(seed: int) -> None:
     world = World(Random(seed))
@@ -195,7 +195,7 @@ def test_no_command_is_without_an_outcome_and_none_has_two(seed: int) -> None:
         assert command.outcome in TERMINAL_STAGES, command
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @hypothesis_given(st.integers(0, 2**32))
 def test_when_the_world_comes_to_rest_presence_is_the_truth(seed: int) -> None:
     world = World(Random(seed))
