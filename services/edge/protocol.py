@@ -146,7 +146,7 @@ class StationProtocol(asyncio.Protocol):
     def _receive_handshake(self, event: Request | Response | Frame, now: Instant) -> None:
         websocket = self._websocket
         assert websocket is not None
-        if not isinstance(event, Request) or self._response is not None:
+        if not isinstance(event, Request):
             self._hub.metrics.handshakes["early_data"] += 1  # a client has to wait for the answer to its handshake
             self.abort()
             return

@@ -78,7 +78,7 @@ def test_a_number_as_text_is_read_in_2x() -> None:
 
 @pytest.mark.parametrize("value", ["NaN", "", "1,5", "inf", "0x10", "1 2"])
 def test_a_value_that_is_no_number_is_taken_out_and_the_others_stay(value: Any) -> None:
-    event = _event(1.0, value, 2.0)
+    event = _event(1.0, value, 2.0, value)
     assert repair_request(Version.V201, "TransactionEvent", event) == ["unreadable-value-removed"]
     assert event == _event(1.0, 2.0)
 

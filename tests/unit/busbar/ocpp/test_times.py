@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -53,6 +54,16 @@ def test_timestamps_are_written_in_utc_with_three_decimals() -> None:
     assert format_timestamp(NOON) == "2026-03-04T12:00:00.000Z"
     assert format_timestamp(NOON.astimezone(timezone(timedelta(hours=9)))) == "2026-03-04T12:00:00.000Z"
     assert format_timestamp_ms(timestamp_ms(NOON) + 7) == "2026-03-04T12:00:00.007Z"
+
+
+def test_a_timestamp_without_a_zone_is_utc_wherever_we_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert parse_timestamp("2026-03-04T12:00:00") == NOON
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_naive_datetime_is_not_written() -> None:

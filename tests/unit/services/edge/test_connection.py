@@ -119,6 +119,13 @@ def test_another_call_with_the_same_id_is_a_new_call() -> None:
     assert bench.deliver(message_id="1", payload={"y": 2}) == [[3, "1", {"y": 2}]]
 
 
+def test_two_calls_with_one_id_are_both_published_even_before_an_answer() -> None:
+    bench = Bench()
+    bench.send(2, "1", "Authorize", {"idTag": "A"})
+    bench.send(2, "1", "Authorize", {"idTag": "B"})
+    assert [call.payload["idTag"] for call in bench.calls()] == ["A", "B"]
+
+
 # Late answers (rule 9)
 
 
@@ -287,6 +294,14 @@ def test_a_rejected_station_may_send_nothing_but_boot_notifications() -> None:
     bench.send(2, "b2", "BootNotification", BOOT201)
     bench.deliver(message_id="b2", payload={"status": "Accepted"})
     assert bench.send(2, "m2", "Authorize", {"idToken": {"idToken": "A", "type": "Central"}}) == []
+
+
+def test_a_16_station_is_heard_after_a_rejection_too() -> None:
+    bench = Bench()
+    bench.send(2, "b", "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"})
+    bench.deliver(message_id="b", payload={"status": "Rejected"})
+    assert bench.send(2, "m1", "Authorize", {"idTag": "A"}) == []
+    assert len(bench.calls()) == 2
 
 
 def test_the_log_lines_of_a_connection_name_no_value(caplog: pytest.LogCaptureFixture) -> None:

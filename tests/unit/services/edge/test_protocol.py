@@ -329,6 +329,29 @@ async def test_what_is_no_handshake_gets_a_clear_http_answer(
     await live.until(lambda: not live.edge.hub.all_sockets())
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_a_client_that_does_not_wait_for_the_handshake_is_cut_off(live: LiveEdge, is_known: bool) -> None:
+    if is_known:
+        async with live.connect():
+            pass
+    handshake = (
+        f"GET /ocpp/CP1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Sec-WebSocket-Protocol: ocpp1.6\r\nAuthorization: {basic('CP1', PASSWORD)}\r\n\r\n"
+    )
+    assert b"\x8a" not in await live.http(handshake.encode() + b"\x89\x80mask")  # no pong
+    await live.until(lambda: not live.edge.hub.all_sockets())
+    assert live.metrics.handshakes["early_data"] == 1
+
+
+async def test_a_marker_of_another_process_proves_nothing() -> None:
+    async with live_edge(kafka_grace_seconds=0.3, marker_interval_seconds=60) as live:
+        for _ in range(10):
+            live.send(kind="marker", connection_id="another instance")
+            await asyncio.sleep(0.05)
+        assert live.edge.hub.path.age(live.edge.hub.clock.read().monotonic) > 0.3
+
+
 async def test_a_handshake_that_never_comes_is_ended() -> None:
     async with live_edge(open_timeout_seconds=0.2) as live:
         assert (await live.http(b"GET /ocpp/CP1 HTTP/1.1\r\n")).startswith(b"HTTP/1.1 408")
