@@ -165,8 +165,6 @@ class Pricer:
         session.state = fact.state or ChargingState.CHARGING
         session.kind = self._kinds[session.state]
         session.register_uwh = _register(session, fact.register_wh)
-        if session.register_uwh == NONE:
-            session.add_note(Note.NO_START_REGISTER)
         session.state_current_ma = _milli(fact.current_a)
         session.current_ma = max(session.state_current_ma, 0)
         self._fold.start(session)
@@ -189,11 +187,8 @@ class Pricer:
         if register_uwh == NONE:
             self._fold.defer(session, piece)
             return
-        spent_uwh = 0 if session.register_uwh == NONE else register_uwh - session.register_uwh
+        spent_uwh = _spent(session, register_uwh, at_ms)
         session.register_uwh = register_uwh
-        if spent_uwh < 0:
-            session.add_note(Note.REGISTER_FELL)
-            spent_uwh = 0
         if session.pending:
             self._fold.settle(session, (*session.pending, piece), spent_uwh)
         else:
@@ -223,6 +218,22 @@ def _moved(session: SessionState, at_ms: int, longest_ms: int) -> int:
         return session.until_ms
     session.add_note(Note.TOO_LONG)
     return max(session.until_ms, longest_ms)
+
+
+def _spent(session: SessionState, register_uwh: int, at_ms: int) -> int:
+    """The energy between the last register and this one."""
+    if session.register_uwh == NONE:
+        if at_ms > session.start_ms:
+            session.add_note(Note.NO_START_REGISTER)
+        return 0
+    spent_uwh = register_uwh - session.register_uwh
+    if spent_uwh < 0:
+        session.add_note(Note.REGISTER_FELL)
+        return 0
+    if session.energy_uwh + spent_uwh > LARGEST_WH * UWH_PER_WH:
+        session.add_note(Note.REGISTER_UNREADABLE)
+        return 0
+    return spent_uwh
 
 
 def _register(session: SessionState, register_wh: Decimal | int | None) -> int:

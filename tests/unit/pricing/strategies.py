@@ -33,8 +33,8 @@ starts = st.builds(
     st.integers(0, 2 * 24 * 60),
 )
 stretches: st.SearchStrategy[list[Stretch]] = st.lists(
-    st.tuples(st.sampled_from(sorted(POWER_W)), st.one_of(st.integers(1, 90), st.integers(1, 1500))),
-    max_size=6,
+    st.tuples(st.sampled_from(sorted(POWER_W)), st.one_of(st.integers(1, 90), st.integers(1, 800))),
+    max_size=5,
 )
 prices = st.one_of(
     st.just(Decimal(0)), st.integers(0, 999).map(lambda cents: Decimal(cents) / 100), st.just(Decimal("0.3333"))

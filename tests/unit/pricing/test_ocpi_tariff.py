@@ -282,7 +282,7 @@ def test_the_fingerprint_names_the_content() -> None:
     assert one != fingerprint('[{"type": "FLAT", "price": 1.51, "step_size": 0}]')
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariffs())
 def test_a_tariff_survives_its_json(data: dict[str, Any]) -> None:
     text = serialize_json(data)
@@ -297,7 +297,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=tariffs(), junk=json_values, place=st.integers(0, 10**6))
 def test_any_junk_in_any_place_is_read_or_refused(data: dict[str, Any], junk: Any, place: int) -> None:
     def places(value: Any) -> list[tuple[Any, Any]]:

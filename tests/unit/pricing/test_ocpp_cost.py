@@ -111,7 +111,7 @@ def test_a_running_cost_has_no_periods() -> None:
     assert details["totalUsage"]["energy"] == 20_000
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=tariffs(), start=starts, stretch=stretches)
 def test_every_bill_is_valid_in_ocpp(data: dict[str, Any], start: Any, stretch: list[Stretch]) -> None:
     engine = Pricer(parse_ocpi_tariff(data), "Europe/Berlin")

@@ -29,7 +29,7 @@ def pricer(tariff: dict[str, Any], zone: str, options: Options | None = None) ->
     return Pricer(parse_ocpi_tariff(tariff), zone, options or Options())
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(tariff=tariffs(), zone=zones, start=starts, session=stretches)
 def test_the_total_is_what_counting_half_minutes_gives(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch]
@@ -40,7 +40,7 @@ def test_the_total_is_what_counting_half_minutes_gives(
     assert bill.total == tuple(_decimal(side).quantize(unit, ROUND_HALF_UP) for side in expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     tariff=st.sampled_from(sorted(CURRENCIES)).flatmap(tariffs),
     zone=zones,
@@ -64,7 +64,7 @@ def test_the_lines_add_up_to_the_total(
         assert abs(line.incl_tax) <= most
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tariff=tariffs(), zone=zones, start=starts, session=stretches)
 def test_the_running_cost_rises_to_no_more_than_the_final_cost(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch]
@@ -86,7 +86,7 @@ def test_the_running_cost_rises_to_no_more_than_the_final_cost(
         assert (before.excl_tax, before.incl_tax) == bill.total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(tariff=tariffs(), zone=zones, start=starts, session=stretches, every=st.sampled_from([60, 90, 420, 3600]))
 def test_more_samples_change_nothing_while_power_is_constant(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch], every: int
@@ -98,7 +98,7 @@ def test_more_samples_change_nothing_while_power_is_constant(
     assert sparse.lines == dense.lines
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     tariff=tariffs(),
     zone=zones,
@@ -130,7 +130,7 @@ def test_a_state_may_be_written_and_read_at_any_point(
     assert engine.finish(state, detached) == whole
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariff=tariffs(), zone=zones, start=starts, session=stretches)
 def test_a_session_without_kept_periods_costs_the_same(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch]
@@ -144,7 +144,7 @@ def test_a_session_without_kept_periods_costs_the_same(
     assert_adds_up(lean)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(tariff=tariffs(), zone=zones, start=starts, session=stretches)
 def test_the_periods_follow_each_other_and_hold_all_energy(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch]
@@ -158,7 +158,7 @@ def test_the_periods_follow_each_other_and_hold_all_energy(
     assert sum(period.energy_uwh for period in bill.periods) == bill.energy_wh * 1_000_000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     tariff=tariffs(),
     zone=zones,

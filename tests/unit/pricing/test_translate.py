@@ -227,7 +227,7 @@ def sayable(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"tax_included": "NO"}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=tariffs().map(sayable), zone=st.sampled_from(ZONES), start=starts, stretch=stretches)
 def test_both_price_the_same_where_nothing_is_lost(
     data: dict[str, Any], zone: str, start: datetime, stretch: list[Stretch]
