@@ -35,12 +35,14 @@ class Health:
     live: dict[str, Check] = field(default_factory=dict)
     """A failing live check means that only a restart helps."""
     ready: dict[str, Check] = field(default_factory=dict)
-    """A failing ready check means: send no new work here."""
+    """A failing ready check means: send no new work here. While there is none at all, the process is starting."""
     draining: bool = False
 
     def problems(self, checks: dict[str, Check]) -> dict[str, str]:
         """The failing checks by name, with what each says."""
         found = {name: problem for name, check in checks.items() if (problem := check()) is not None}
+        if checks is self.ready and not checks:
+            found["starting"] = "the process has not come far enough to be asked"
         if self.draining and checks is self.ready:
             found["draining"] = "the process is stopping"
         return found

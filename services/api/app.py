@@ -123,6 +123,7 @@ async def main(env: Env, health: Health, stop: asyncio.Event) -> None:
         health.ready["kafka"] = gateway.problem
         health.ready["database"] = keys.problem
         server = _server(config, create_app(api, health, log_ends))
+        health.ready["http"] = lambda: None if server.started else "the HTTP server does not listen yet"
         tasks: list[asyncio.Task[Any]] = [asyncio.create_task(gateway.run()), asyncio.create_task(keys.run())]
         serving = asyncio.create_task(server.serve())
         stopping = asyncio.create_task(stop.wait())
