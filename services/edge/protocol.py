@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from typing import cast
 
 from websockets.exceptions import PayloadTooBig
@@ -108,8 +109,7 @@ class StationProtocol(asyncio.Protocol):
         websocket.receive_data(data)
         connection = self._connection
         if connection is None:
-            for event in websocket.events_received():
-                self._receive_handshake(event, now)
+            self._receive_handshake(websocket.events_received(), now)
         else:
             for event in websocket.events_received():
                 if type(event) is Frame:
@@ -143,10 +143,12 @@ class StationProtocol(asyncio.Protocol):
 
     # The opening handshake
 
-    def _receive_handshake(self, event: Request | Response | Frame, now: Instant) -> None:
+    def _receive_handshake(self, events: Sequence[object], now: Instant) -> None:
         websocket = self._websocket
-        assert websocket is not None
-        if not isinstance(event, Request):
+        if not events or websocket is None or self._state != _HANDSHAKE:
+            return
+        event = events[0]
+        if len(events) > 1 or not isinstance(event, Request):
             self._hub.metrics.handshakes["early_data"] += 1  # a client has to wait for the answer to its handshake
             self.abort()
             return
