@@ -93,7 +93,7 @@ async def check(ledger: Ledger, servers: str, database_url: str) -> Verdict:
     try:
         await _check_tables(verdict, ledger, connection)
         await _check_session_events(verdict, ledger, servers, connection)
-        await _check_commands(verdict, connection)
+        await _check_commands(verdict, ledger, connection)
     finally:
         await connection.close()
     letters = await read_topic(servers, "csms.dead-letters")
@@ -195,12 +195,18 @@ async def _check_session_events(
         )
 
 
-async def _check_commands(verdict: Verdict, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """No command without an outcome."""
+async def _check_commands(verdict: Verdict, ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """No command that was taken is lost, none is without an outcome, and none answered that was not received."""
     rows = await connection.fetch("SELECT command_id, action, stage, outcome FROM router.commands")
-    verdict.counted["commands"] = len(rows)
-    for row in rows:
-        verdict.expect(row["outcome"] is not None, f"command {row['command_id']} {row['action']}: only {row['stage']}")
+    known = {str(row["command_id"]): row for row in rows}
+    for command_id in ledger.accepted_commands:
+        verdict.expect(command_id in known, f"command {command_id} was taken and is not known")
+    for command_id, row in known.items():
+        outcome = row["outcome"]
+        verdict.counted[f"commands {outcome}"] += 1
+        verdict.expect(outcome is not None, f"command {command_id} {row['action']}: only {row['stage']}")
+        if outcome == "answered":
+            verdict.expect(command_id in ledger.commands, f"command {command_id} was answered and never received")
 
 
 def _name(transaction: Transaction) -> str:

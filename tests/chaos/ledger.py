@@ -50,6 +50,8 @@ class Ledger:
     transactions: list[Transaction] = field(default_factory=list)
     commands: dict[str, list[str]] = field(default_factory=dict)
     """Per command id, the stations' connections that received it."""
+    accepted_commands: list[str] = field(default_factory=list)
+    """Ids of the commands that the API has taken."""
     violations: list[str] = field(default_factory=list)
     """What no station may ever see: a stray or second reply, a CALLERROR to a good CALL."""
     connections: int = 0
@@ -60,6 +62,7 @@ class Ledger:
         sendings = sum(fact.sendings for fact in self.facts)
         return (
             f"{len(self.facts)} facts in {sendings} sendings, {len(self.transactions)} transactions,"
-            f" {self.connections} connections, {len(self.commands)} commands received,"
-            f" slowest reply {self.slowest_reply_seconds:.1f} s, {len(self.violations)} violations"
+            f" {self.connections} connections, {len(self.accepted_commands)} commands taken,"
+            f" {len(self.commands)} received, slowest reply {self.slowest_reply_seconds:.1f} s,"
+            f" {len(self.violations)} violations"
         )

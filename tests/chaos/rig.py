@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import aiohttp
 
 from busbar.local.runfile import RunFile
 from busbar.local.stack import Options, Stack
@@ -108,6 +111,26 @@ async def running_rig(folder: Path, *, edges: int = 2, workers: int = 2) -> Asyn
         await stack.stop()
 
 
+async def command_stations(rig: Rig, ledger: Ledger, mean_interval_seconds: float) -> None:
+    """Send commands through the API for ever; those that it has taken are in the ledger."""
+    source = random.Random("commands")
+    headers = {"Authorization": f"Bearer {rig.run_file().admin_key}"}
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        while True:
+            await asyncio.sleep(source.expovariate(1 / mean_interval_seconds))
+            if not ledger.facts:
+                continue
+            station_id = source.choice(ledger.facts).station_id
+            url = f"{rig.run_file().api_url}/v1/stations/{station_id}/commands/ClearCache?wait=0"
+            try:
+                async with session.post(url, json={}) as response:
+                    if response.status in (200, 202):
+                        ledger.accepted_commands.append((await response.json())["command_id"])
+            except (aiohttp.ClientError, TimeoutError):
+                continue  # the API is down: it has promised nothing
+
+
 async def ordeal(
     rig: Rig, plan: list[Fault], *, seed: int, stations: int, transactions: int, pace: float, deadline_seconds: float
 ) -> Ledger:
@@ -117,9 +140,13 @@ async def ordeal(
         TimeoutError: A station is stuck: some fact has not been acknowledged long after the last fault.
     """
     ledger = Ledger()
-    async with asyncio.timeout(deadline_seconds), asyncio.TaskGroup() as group:
-        group.create_task(rig.carry_out(plan))
-        group.create_task(
-            run_fleet(rig.edges, ledger, seed=seed, stations=stations, transactions=transactions, pace=pace)
-        )
+    commander = asyncio.create_task(command_stations(rig, ledger, mean_interval_seconds=pace / 2))
+    try:
+        async with asyncio.timeout(deadline_seconds), asyncio.TaskGroup() as group:
+            group.create_task(rig.carry_out(plan))
+            group.create_task(
+                run_fleet(rig.edges, ledger, seed=seed, stations=stations, transactions=transactions, pace=pace)
+            )
+    finally:
+        commander.cancel()
     return ledger
