@@ -92,7 +92,7 @@ class PostgresServer:
             return f"data in {self.folder}"
         return f"as the user nobody, data in {self.files.data.parent}"
 
-    async def start(self, timeout_seconds: float = 60.0) -> None:
+    async def start(self, timeout_seconds: float = 120.0) -> None:
         """Make the data folder if need be, start the server and wait until it answers.
 
         Raises:
@@ -114,7 +114,7 @@ class PostgresServer:
         if self.process is not None:
             await self.process.kill()
 
-    async def restart(self, timeout_seconds: float = 60.0) -> None:
+    async def restart(self, timeout_seconds: float = 120.0) -> None:
         """Start it again on the same port after `kill` or `stop`, or stop and start it."""
         await self.stop()
         if self.files is None:

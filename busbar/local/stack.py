@@ -33,7 +33,7 @@ from busbar.local.supervisor import KafkaChild, PostgresChild, Rank, Say, Servic
 from busbar.postgres import migrate
 from busbar.topics import create_topics
 
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 _OPEN_FILES = 65_536
 _SAMPLE_SECONDS = 15
 """Between two meter values of a demo station: more often than in the field, for there is somebody watching."""
@@ -111,8 +111,8 @@ class Stack:
     async def stop(self) -> None:
         """Stop everything in order, and give the folder free."""
         await self.supervisor.stop()
-        self.run_file_path.unlink(missing_ok=True)
-        if self._lock is not None:
+        if self._lock is not None:  # else the folder is another stack's
+            self.run_file_path.unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
 

@@ -39,6 +39,14 @@ async def produce(cluster: KafkaCluster, numbers: range) -> None:
     await producer.stop()
 
 
+async def commit_offset(cluster: KafkaCluster) -> None:
+    consumer = AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap_servers, group_id="g", enable_auto_commit=False)
+    await consumer.start()
+    consumer.assign([TopicPartition(TOPIC, 0)])
+    await consumer.commit({TopicPartition(TOPIC, 0): 1})
+    await consumer.stop()
+
+
 async def read(cluster: KafkaCluster) -> list[int]:
     consumer = AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap_servers, group_id=None)
     await consumer.start()
@@ -59,6 +67,7 @@ async def test_records_survive_kill_and_restart(tmp_path: Path) -> None:
         servers = cluster.bootstrap_servers
         await create_topic(cluster, 1)
         await produce(cluster, range(10))
+        await commit_offset(cluster)  # Kafka keeps it in a topic of its own, which has to come back, too
         await cluster.kill()
         await cluster.restart()
         assert cluster.bootstrap_servers == servers
