@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -191,24 +191,34 @@ class Outbox:
     def __init__(self, producer: Producer, group: str) -> None:
         self._producer = producer
         self._group = group
-        self._counters: dict[str, Any] = {}
         self._asked: dict[str, float] = {}
 
-    async def address(self, results: list[tuple[int, Result]], now_ms: int) -> list[tuple[int, Result]]:
+    async def address(self, results: Sequence[tuple[int, Result]], now_ms: int) -> list[tuple[int, Result]]:
         """The same results, ready to be stored; what cannot be delivered is replaced by its dead letter."""
+        limit = self._producer.max_request_bytes
+        counts: dict[str, int] = {}
         addressed = []
-        for partition, result in results:
-            if not self._is_known(result) and time.monotonic() >= self._asked.get(result.topic, 0.0):
-                await self._producer.refresh(result.topic)
-                self._asked[result.topic] = time.monotonic() + _ASK_AGAIN_SECONDS
-            ready = self._addressed(result, now_ms)
-            addressed.append((partition, ready))
+        for source, result in results:
+            topic, number = result.topic, result.partition
+            count = counts.get(topic)
+            if count is None:
+                count = counts[topic] = self._producer.partitions(topic) or await self._ask(topic)
+            if number is not None and number >= count:
+                count = counts[topic] = await self._ask(topic)
+            if count == 0 or (number is not None and not 0 <= number < count):
+                result = self._undeliverable(result, "unknown-partition", now_ms)
+            elif record_size(result.key, result.value, result.headers) > limit:
+                result = self._undeliverable(result, "too-large", now_ms)
+            if result.partition is None or result.timestamp_ms is None:
+                result = self._completed(result, now_ms)
+            addressed.append((source, result))
         return addressed
 
     def produce(self, results: Sequence[Result]) -> None:
         """Hand results over, in order."""
+        append = self._producer.append
         for result in results:
-            self._producer.append(
+            append(
                 result.topic,
                 result.partition or 0,
                 key=result.key,
@@ -216,32 +226,28 @@ class Outbox:
                 timestamp_ms=result.timestamp_ms or 0,
                 headers=result.headers,
             )
-            counter = self._counters.get(result.topic)
-            if counter is None:
-                counter = self._counters[result.topic] = metrics.RESULTS.labels(self._group, result.topic)
-            counter.inc()
+        for topic, count in Counter(result.topic for result in results).items():
+            metrics.RESULTS.labels(self._group, topic).inc(count)
 
-    def _is_known(self, result: Result) -> bool:
-        count = self._producer.partitions(result.topic)
-        return count is not None and (result.partition is None or result.partition < count)
+    async def _ask(self, topic: str) -> int:
+        """The topic's partition count, from the broker unless it was asked a moment ago; 0 if there is none."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._asked.get(topic, now):
+            self._asked[topic] = now + _ASK_AGAIN_SECONDS
+            await self._producer.refresh(topic)
+        return self._producer.partitions(topic) or 0
 
-    def _addressed(self, result: Result, now_ms: int) -> Result:
-        reason = None
-        if not self._is_known(result) or (result.partition is not None and result.partition < 0):
-            reason = "unknown-partition"
-        elif record_size(result.key, result.value, result.headers) > self._producer.max_request_bytes:
-            reason = "too-large"
-        if reason is not None:
-            metrics.UNDELIVERABLE.labels(self._group, reason).inc()
-            logger.error(
-                "a result cannot be delivered: dead-lettered",
-                extra={"topic": result.topic, "partition": result.partition, "reason": reason},
-            )
-            result = undeliverable(result, self._group, reason, "no topic can take this result", now_ms)
+    def _completed(self, result: Result, now_ms: int) -> Result:
         partition = result.partition
         if partition is None:
             partition = self._producer.partition_for(result.topic, result.key)
-        elif result.timestamp_ms is not None:
-            return result
         timestamp_ms = now_ms if result.timestamp_ms is None else result.timestamp_ms
         return Result(result.topic, result.key, result.value, partition, result.headers, timestamp_ms)
+
+    def _undeliverable(self, result: Result, reason: str, now_ms: int) -> Result:
+        metrics.UNDELIVERABLE.labels(self._group, reason).inc()
+        logger.error(
+            "a result cannot be delivered: dead-lettered",
+            extra={"topic": result.topic, "partition": result.partition, "reason": reason},
+        )
+        return undeliverable(result, self._group, reason, "no topic can take this result", now_ms)

@@ -19,6 +19,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from busbar.records import Record, TopicPartition
 from busbar.stream import metrics
 from busbar.stream.interfaces import EARLIEST
+from busbar.stream.kafka_offsets import GroupOffsets
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,13 @@ class KafkaConsumer:
         client_id: str = "busbar",
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._group_id = group_id
+        self._group = GroupOffsets(group_id) if group_id is not None else None
         self._stall_seconds = stall_seconds
         self._lookup_seconds = lookup_seconds
         self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap_servers,
             "client_id": client_id,
-            "group_id": group_id,
-            "enable_auto_commit": False,
+            "group_id": None,
             "auto_offset_reset": "none",
             "fetch_min_bytes": 1,
             "fetch_max_wait_ms": 500,
@@ -75,6 +75,7 @@ class KafkaConsumer:
         self._poll_times: dict[TopicPartition, int | None] = {}
         self._checked = 0.0
         self._retry_at = 0.0
+        self._complain_at = 0.0
 
     # Life
 
@@ -142,7 +143,7 @@ class KafkaConsumer:
             self._point(self._consumer)
             return {}
         except errors.KafkaError as error:
-            logger.warning("a fetch failed: trying again", extra={"error": repr(error)})
+            self._complain(error)
             await asyncio.sleep(min(timeout_seconds, 0.1))
             fetched = {}
         # From here on nothing is awaited: a caller that gives up while waiting loses no record.
@@ -204,15 +205,12 @@ class KafkaConsumer:
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `Consumer.commit`. Gives up after two seconds; nothing rests on it."""
-        if self._group_id is None:
-            return
-        named = {self._names[partition]: offset for partition, offset in offsets.items() if partition in self._names}
-        if not named:
+        if self._group is None or self._consumer is None or not offsets:
             return
         try:
             async with asyncio.timeout(2.0):
-                await self._consumer.commit(named)
-        except (errors.KafkaError, errors.IllegalOperation, TimeoutError) as error:
+                await self._group.commit(self._consumer._client, offsets)
+        except (errors.KafkaError, TimeoutError) as error:
             logger.debug("offsets were not committed to Kafka", extra={"error": repr(error)})
 
     # Inside
@@ -237,6 +235,12 @@ class KafkaConsumer:
         except errors.KafkaError as error:
             raise TimeoutError(f"Kafka did not tell the {what}: {error!r}") from error
         return found
+
+    def _complain(self, error: Exception) -> None:
+        now = time.monotonic()
+        if now >= self._complain_at:
+            self._complain_at = now + 10.0
+            logger.warning("fetching fails: trying again", extra={"error": repr(error)})
 
     async def _jump(self, error: errors.OffsetOutOfRangeError) -> None:
         """The log does not hold a position any more, or not yet: go on at its start, and say so loudly.

@@ -48,7 +48,7 @@ class MemoryBroker:
         self._logs: dict[TopicPartition, _Log] = {}
         self._counts: dict[str, int] = {}
         self._away_since: float | None = None
-        self._arrivals: set[asyncio.Future[None]] = set()
+        self._arrivals: dict[asyncio.Future[None], None] = {}  # in order, so that a seed repeats its history
         self._rng = rng
         for name, partitions in (topics or {}).items():
             self.create_topic(name, partitions)
@@ -148,11 +148,11 @@ class MemoryBroker:
     async def arrival(self, timeout_seconds: float) -> None:
         """Wait until something changes, or for the timeout."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._arrivals.add(waiter)
+        self._arrivals[waiter] = None
         try:
             await asyncio.wait([waiter], timeout=timeout_seconds)
         finally:
-            self._arrivals.discard(waiter)
+            del self._arrivals[waiter]
 
     def _announce(self) -> None:
         for waiter in self._arrivals:
