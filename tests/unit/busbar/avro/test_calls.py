@@ -63,7 +63,7 @@ def check(topic: Topic, payload: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("topic", ACTION_TOPICS, ids=lambda topic: topic.name)
 @given(data=st.data())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_a_payload_comes_out_as_it_went_in_and_in_fastavros_bytes(topic: Topic, data: st.DataObject) -> None:
     schema = schema_of(topic)
     check(topic, data.draw(reference.values(payload_record(schema), schema)))
@@ -71,7 +71,7 @@ def test_a_payload_comes_out_as_it_went_in_and_in_fastavros_bytes(topic: Topic, 
 
 @pytest.mark.parametrize("topic", ACTION_TOPICS, ids=lambda topic: topic.name)
 @given(data=st.data())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_what_the_schema_has_no_place_for_is_kept_beside_it(topic: Topic, data: st.DataObject) -> None:
     schema = schema_of(topic)
     check(topic, data.draw(reference.values(payload_record(schema), schema, wild=True)))

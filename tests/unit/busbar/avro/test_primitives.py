@@ -62,6 +62,12 @@ def test_a_length_that_leads_past_the_data_is_refused(data: bytes) -> None:
         decode_length(data, 0)
 
 
+@pytest.mark.parametrize("decode", [decode_long, decode_instant, decode_length, decode_block])
+def test_a_number_without_end_is_given_up_after_ten_bytes(decode: Any) -> None:
+    with pytest.raises(InvalidAvro, match="more than ten bytes"):
+        decode(b"\x80" * 1_000_000, 0)
+
+
 def test_a_block_may_tell_its_size_but_not_lie_about_its_count() -> None:
     assert decode_block(b"\x03\x06abc", 0) == (2, 2)  # minus two items, in three bytes
     assert decode_block(b"\x06abc", 0) == (3, 1)

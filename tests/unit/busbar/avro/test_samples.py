@@ -122,10 +122,17 @@ def test_a_bad_value_is_refused_although_its_layout_is_known(bad: Any) -> None:
 def test_the_memo_is_bounded() -> None:
     encoder, decoder = coders("double")
     for number in range(MAX_TAILS + 100):
-        encoded = encode(encoder, [sample(1.5, vendorX=str(number))])
-        assert decoder(encoded, 0)[0][0]["vendorX"] == str(number)
+        encoded = encode(encoder, [sample(1.5, measurand=str(number))])
+        assert decoder(encoded, 0)[0][0]["measurand"] == str(number)
     for memo in (encoder._memo, decoder._memo):
         assert sum(len(layouts) for layouts in memo.by_key.values()) <= MAX_TAILS
+
+
+def test_a_long_value_leaves_no_layout_that_a_short_one_could_be_taken_for() -> None:
+    encoder, decoder = coders("string")
+    for value in ("x" * 69 + "\x00", "ab"):
+        encoded = encode(encoder, [{"value": value}])
+        assert decoder(encoded + bytes(30), 0) == ([{"value": value}], len(encoded))
 
 
 def test_lists_in_several_blocks_are_read() -> None:
