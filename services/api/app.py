@@ -13,6 +13,7 @@ import asyncpg
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
+from starlette.types import ASGIApp
 
 import busbar
 from busbar.config import ConfigError, Env
@@ -22,6 +23,7 @@ from busbar.stream.kafka import KafkaConsumer, KafkaProducer
 from services.api import handlers, openapi
 from services.api.auth import KeyRing
 from services.api.clock import wall_clock_ms
+from services.api.command_route import CommandRoute
 from services.api.config import ApiConfig
 from services.api.context import Api, api_of
 from services.api.directory import StationDirectory
@@ -37,8 +39,13 @@ _GRACE_SECONDS = 10
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
-def create_app(api: Api, health: Health, log_ends: LogEnds | None = None) -> FastAPI:
-    """The application, on parts that are ready."""
+def create_app(api: Api, health: Health, log_ends: LogEnds | None = None) -> ASGIApp:
+    """The application, on parts that are ready: limits and metrics, the hot path, and the framework behind it."""
+    app = _framework(api, health, log_ends)
+    return RequestGate(CommandRoute(app, api), max_body_bytes=api.config.max_body_bytes)
+
+
+def _framework(api: Api, health: Health, log_ends: LogEnds | None) -> FastAPI:
     app = FastAPI(
         title="Busbar",
         version=busbar.__version__,
@@ -52,8 +59,6 @@ def create_app(api: Api, health: Health, log_ends: LogEnds | None = None) -> Fas
     app.state.health = health
     app.state.system = system.SystemView(log_ends)
     handlers.install(app)
-    app.add_middleware(RequestGate, max_body_bytes=api.config.max_body_bytes)
-    app.add_route(commands.COMMAND_PATH, commands.post_command, methods=["POST"], include_in_schema=False)
     for module in (commands, stations, transactions, tokens, system, registry):
         app.include_router(module.router)
     _add_documents(app)
@@ -151,7 +156,7 @@ async def _drain(health: Health, gateway: CommandGateway, server: _Server, servi
     await asyncio.wait((serving,), timeout=_GRACE_SECONDS + 2)
 
 
-def _server(config: ApiConfig, app: FastAPI) -> _Server:
+def _server(config: ApiConfig, app: ASGIApp) -> _Server:
     host, port = config.listen
     settings = uvicorn.Config(
         app,

@@ -86,6 +86,8 @@ class CommandGateway:
         self._max_waiting = max_waiting
         self._monotonic = monotonic
         self._waiters: dict[str, _Waiter] = {}
+        self._unacknowledged: dict[asyncio.Future[None], tuple[float, str]] = {}
+        """Until when each record is waited for, and what it is called."""
 
     async def start(self) -> None:
         """Begin to read events from the end: what is submitted from now on is not missed."""
@@ -101,7 +103,7 @@ class CommandGateway:
         """Wake those who wait, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read_events())
-            tasks.create_task(self._ask_table())
+            tasks.create_task(self._every_second())
 
     async def submit(self, command: NewCommand) -> None:
         """Hand a command to Kafka and wait until it is durable.
@@ -158,10 +160,11 @@ class CommandGateway:
             self._producer.append(topic, partition, key=key, value=value, timestamp_ms=now_ms, on_ack=on_ack)
         except RecordTooLarge:
             raise Problem(413, "too-large", "The command is too large for the log") from None
-        done, _ = await asyncio.wait((acknowledged,), timeout=_ACK_SECONDS)
-        if not done:
-            detail = f"{name} was not acknowledged in time. It may still be carried out, before its deadline."
-            raise unavailable("kafka", detail)
+        self._unacknowledged[acknowledged] = (self._monotonic() + _ACK_SECONDS, name)
+        try:
+            await acknowledged
+        finally:
+            del self._unacknowledged[acknowledged]
 
     def expect(self, command_id: str) -> asyncio.Future[Outcome | None]:
         """A future for the outcome, to be asked for before the command is submitted, and released after.
@@ -175,6 +178,16 @@ class CommandGateway:
         waiter.futures.append(future)
         metrics.COMMANDS_WAITING.set(len(self._waiters))
         return future
+
+    async def outcome(self, command_id: str, future: asyncio.Future[Outcome | None], seconds: float) -> Outcome | None:
+        """Wait for the outcome and release the future; `None` if there is none in time."""
+        # One timer, and no task or callback besides: this is done for every command.
+        timer = asyncio.get_running_loop().call_later(seconds, _give_up, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            self.release(command_id, future)
 
     def release(self, command_id: str, future: asyncio.Future[Outcome | None]) -> None:
         """Nobody waits for this future any more."""
@@ -235,13 +248,21 @@ class CommandGateway:
         )
         self._wake(outcome, "events")
 
-    async def _ask_table(self) -> None:
+    async def _every_second(self) -> None:
         while True:
             await asyncio.sleep(1)
-            before = self._monotonic() - _ASK_TABLE_AFTER_SECONDS
+            now = self._monotonic()
+            self._fail_unacknowledged(now)
+            before = now - _ASK_TABLE_AFTER_SECONDS
             wanted = [command_id for command_id, waiter in self._waiters.items() if waiter.since < before]
             if wanted:
                 await self._look_up(wanted)
+
+    def _fail_unacknowledged(self, now: float) -> None:
+        for future, (until, name) in self._unacknowledged.items():
+            if until < now and not future.done():
+                detail = f"{name} was not acknowledged in time. It may still be carried out, before its deadline."
+                future.set_exception(unavailable("kafka", detail))
 
     async def _look_up(self, command_ids: list[str]) -> None:
         try:
@@ -268,6 +289,11 @@ class CommandGateway:
             if not future.done():
                 future.set_result(outcome)
                 metrics.OUTCOMES_FOUND.labels(where).inc()
+
+
+def _give_up(future: asyncio.Future[Outcome | None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _of_an_earlier_connection(event: dict[str, Any], waiter: _Waiter) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 import orjson
@@ -49,43 +50,35 @@ def _message(text: str) -> str:
     return text.removeprefix("Value error, ")[:_SHOWN]
 
 
-def install(app: FastAPI) -> None:
-    """Turn every exception that a handler may raise into a problem document."""
-
-    async def problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        return respond(error)
-
-    async def http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        kind = {404: "unknown-path", 405: "method-not-allowed"}.get(error.status_code, "http")
-        return respond(Problem(error.status_code, kind, str(error.detail), headers=error.headers))
-
-    async def parameters(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        errors = [
-            {"path": ".".join(str(part) for part in item["loc"])[:_SHOWN], "message": _message(item["msg"])}
-            for item in error.errors()[:MAX_ERRORS]
-        ]
-        return respond(invalid(errors))
-
-    async def data(_: Request, error: Exception) -> Response:
-        logger.warning("a value that the database refuses reached it", extra={"error": type(error).__name__})
-        return respond(invalid([], "A value is outside of what can be stored."))
-
-    async def database(_: Request, error: Exception) -> Response:
+def problem_of(error: Exception, method: str = "", route: str = "") -> Problem:
+    """What to tell the sender of a request about any exception that a handler may raise."""
+    match error:
+        case Problem():
+            return error
+        case HTTPException():
+            kind = {404: "unknown-path", 405: "method-not-allowed"}.get(error.status_code, "http")
+            return Problem(error.status_code, kind, str(error.detail), headers=error.headers)
+        case RequestValidationError():
+            return invalid([_parameter(item) for item in error.errors()[:MAX_ERRORS]])
+        case asyncpg.DataError():
+            logger.warning("a value that the database refuses reached it", extra={"error": type(error).__name__})
+            return invalid([], "A value is outside of what can be stored.")
+    if isinstance(error, _DATABASE_AWAY):
         logger.error("PostgreSQL cannot be used", extra={"error": repr(error)})
-        return respond(unavailable("database"))
+        return unavailable("database")
+    logger.error("a request failed", exc_info=error, extra={"method": method, "route": route})
+    return Problem(500, "internal", "Something went wrong on our side")
 
-    async def unexpected(request: Request, error: Exception) -> Response:
-        route = getattr(request.scope.get("route"), "path", "")
-        logger.error("a request failed", exc_info=error, extra={"method": request.method, "route": route})
-        return respond(Problem(500, "internal", "Something went wrong on our side"))
 
-    app.add_exception_handler(Problem, problem)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, parameters)
-    app.add_exception_handler(asyncpg.DataError, data)
-    for kind in _DATABASE_AWAY:
-        app.add_exception_handler(kind, database)
-    app.add_exception_handler(Exception, unexpected)
+def _parameter(item: dict[str, Any]) -> dict[str, str]:
+    return {"path": ".".join(str(part) for part in item["loc"])[:_SHOWN], "message": _message(item["msg"])}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with a problem document."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        return respond(problem_of(error, request.method, getattr(request.scope.get("route"), "path", "")))
+
+    for kind in (Problem, HTTPException, RequestValidationError, asyncpg.DataError, *_DATABASE_AWAY, Exception):
+        app.add_exception_handler(kind, answer)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
 import orjson
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.api import metrics
 from services.api.problems import MEDIA_TYPE, Problem
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -41,9 +44,9 @@ class RequestGate:
             else:
                 await self._app(scope, self._limited(receive), send_counted)
         finally:
-            route = _route(scope)
-            metrics.REQUESTS.labels(route, scope["method"], status).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - began)
+            count, seconds = _children(_route(scope), scope["method"], status)
+            count.inc()
+            seconds.observe(time.perf_counter() - began)
 
     def _limited(self, receive: Receive) -> Receive:
         received = 0
@@ -62,6 +65,12 @@ class RequestGate:
         detail = f"A body may have {self._max_body_bytes} bytes."
         # Nobody reads the rest of the body, so the connection cannot go on.
         return Problem(413, "too-large", "The body is too large", detail, headers={"Connection": "close"})
+
+
+@lru_cache(maxsize=1024)
+def _children(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+    known = method if method in _METHODS else "other"
+    return metrics.REQUESTS.labels(route, known, status), metrics.REQUEST_SECONDS.labels(route)
 
 
 def _declared_length(scope: Scope) -> int:

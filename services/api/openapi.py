@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 import busbar
+from services.api.command_route import COMMAND_PATH
 from services.api.core import DEFAULT_WAIT_SECONDS, MAX_TIMEOUT_SECONDS, MAX_WAIT_SECONDS
 from services.api.problems import MEDIA_TYPE, SCHEMA
-from services.api.routes.commands import COMMAND_PATH
 
 _DESCRIPTION = """
 Stations, id tokens, transactions and commands of a charging station management system.

@@ -11,7 +11,6 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from busbar.avro import decode, encode
 from busbar.postgres import connect_pool
@@ -49,8 +48,8 @@ EMPTY = "; ".join(f"DELETE FROM {table}" for table in TABLES)
 class Rig:
     """The API and what is around it."""
 
-    app: FastAPI
     api: Api
+    health: Health
     broker: MemoryBroker
     pool: asyncpg.Pool[Any]
     admin: httpx.AsyncClient
@@ -132,7 +131,8 @@ async def opened_rig(pool: asyncpg.Pool[Any], config: ApiConfig) -> AsyncIterato
     ring = KeyRing(pool)
     await ring.refresh()
     api = Api(config, pool, ring, StationDirectory(pool, config.station_cache_seconds), gateway, wall_clock_ms)
-    app = create_app(api, Health())
+    health = Health(ready={"all": lambda: None})
+    app = create_app(api, health)
     running = asyncio.create_task(gateway.run())
 
     def client(key: str | None) -> httpx.AsyncClient:
@@ -146,6 +146,6 @@ async def opened_rig(pool: asyncpg.Pool[Any], config: ApiConfig) -> AsyncIterato
         client(keys["viewer"]) as viewer,
         client(None) as stranger,
     ):
-        yield Rig(app, api, broker, pool, admin, operator, viewer, stranger)
+        yield Rig(api, health, broker, pool, admin, operator, viewer, stranger)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -98,7 +98,7 @@ async def test_the_document_describes_every_route_with_examples(rig: Rig) -> Non
 
 
 async def test_the_probes_tell_what_is_wrong(rig: Rig) -> None:
-    rig.app.state.health.ready["kafka"] = lambda: "Kafka has been silent for 20 s"
+    rig.health.ready["kafka"] = lambda: "Kafka has been silent for 20 s"
     response = await rig.stranger.get("/readyz")
     assert (response.status_code, response.json()["problems"]) == (503, {"kafka": "Kafka has been silent for 20 s"})
     assert (await rig.stranger.get("/livez")).status_code == 200
