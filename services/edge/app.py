@@ -193,7 +193,7 @@ async def serve(edge: Edge, consumer: Consumer, health: Health, stop: asyncio.Ev
             "outbound": _read_outbound(hub, consumer),
             "sweep": _sweep(hub),
             "path": _prove_path(hub, group),
-            "backpressure": _watch_backpressure(hub),
+            "tick": _tick(hub),
             "loop-delay": _watch_loop(hub, edge.directory),
         }
         tasks = [group.create_task(part, name=name) for name, part in parts.items()]
@@ -215,10 +215,10 @@ async def _sweep(hub: Hub) -> None:
         hub.sweep()
 
 
-async def _watch_backpressure(hub: Hub) -> None:
+async def _tick(hub: Hub) -> None:
     while True:
+        hub.tick()
         await asyncio.sleep(TICK_SECONDS)
-        hub.resume()
 
 
 async def _watch_loop(hub: Hub, directory: StationDirectory) -> None:

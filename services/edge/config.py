@@ -52,7 +52,7 @@ class EdgeConfig:
     """Over which time sockets are closed when the process stops."""
     retry_after_seconds: int = 30
     """Of HTTP 503, plus as much again at random."""
-    max_unacknowledged_bytes: int = 64 * 1024 * 1024
+    max_unacknowledged_bytes: int = 16 * 1024 * 1024
     """Above this the edge stops reading from sockets."""
     station_cache_seconds: float = 10.0
     flush_interval_seconds: float = 0.005

@@ -438,6 +438,8 @@ class StationConnection:
         elif kind == "close":
             self._metrics.outbound[kind, "delivered"] += 1
             self.request_close(message["close_code"] or 1000, message["error_description"])
+        else:
+            self._metrics.outbound["other", "ignored"] += 1
 
     def _receive_reply(self, message: Mapping[str, Any], now: Instant) -> None:
         message_id, kind = message["message_id"], message["kind"]

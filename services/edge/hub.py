@@ -41,6 +41,8 @@ BUCKETS = 16
 """The sweep visits one bucket of sockets after another, so that it never holds up the loop for long."""
 SWEEP_SECONDS = 1.0
 """In which every socket is visited once."""
+STARVED_SECONDS = 0.1
+"""A tick that is this late finds the sockets that bring something paused."""
 _LOG_AGAIN_SECONDS = 60.0
 _MAX_LOGGED = 10_000
 
@@ -63,6 +65,8 @@ class Hub:
         self.connections: dict[str, StationProtocol] = {}
         self.max_unacknowledged_bytes = config.max_unacknowledged_bytes
         """Above this a socket that brings something is not read until Kafka has caught up."""
+        self.patience_until = float("inf")
+        """After this (monotonic) the loop's timers are starved by busy sockets, which then wait for the next tick."""
         self._buckets: list[set[StationProtocol]] = [set() for _ in range(BUCKETS)]
         self._next_bucket = 0
         self._connection_number = 0
@@ -247,13 +251,19 @@ class Hub:
     # Back-pressure
 
     def pause(self, protocol: StationProtocol) -> None:
-        """Remember a socket that is not read until Kafka has caught up."""
+        """Remember a socket that is not read until the next tick."""
         self._paused.add(protocol)
         self.metrics.backpressure_pauses += 1
         self.metrics.paused_sockets = len(self._paused)
 
-    def resume(self) -> None:
-        """Read from sockets again once a quarter of the bound is free."""
+    def tick(self) -> None:
+        """Read from paused sockets again, unless more than three quarters of the bound are unacknowledged.
+
+        uvloop polls busy sockets dozens of times before it runs a timer: 5,000 stations that send without a pause
+        would hold up the producer's own tick for a second. So sockets that bring something while a tick is overdue
+        are paused.
+        """
+        self.patience_until = self.clock.read().monotonic + STARVED_SECONDS
         if self._paused and self.producer.unacknowledged_bytes <= self.max_unacknowledged_bytes * 3 // 4:
             paused, self._paused = self._paused, set()
             self.metrics.paused_sockets = 0

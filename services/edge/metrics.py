@@ -162,7 +162,11 @@ class EdgeMetrics(Collector):
             ("csms_edge_sent_frames", "WebSocket messages sent", self.frames_sent),
             ("csms_edge_sent_bytes", "Payload bytes sent", self.bytes_sent),
             ("csms_edge_pings", "Pings sent to silent stations", self.pings),
-            ("csms_edge_backpressure_pauses", "Sockets not read because Kafka is behind", self.backpressure_pauses),
+            (
+                "csms_edge_backpressure_pauses",
+                "Sockets not read for a while because Kafka or the loop is behind",
+                self.backpressure_pauses,
+            ),
         ):
             yield CounterMetricFamily(name, help_text, value=value)
 

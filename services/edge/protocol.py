@@ -35,7 +35,7 @@ WRITE_BUFFER_BYTES = 64 * 1024
 
 _TEXT, _BINARY, _CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _HANDSHAKE, _OPEN, _CLOSING, _CLOSED = range(4)
-_BY_WRITES, _BY_KAFKA = 1, 2
+_BY_WRITES, _BY_HUB = 1, 2
 
 _NOT_HTTP_TEXT = b"this is not a WebSocket handshake over HTTP\n"
 _NOT_HTTP = (
@@ -115,8 +115,9 @@ class StationProtocol(asyncio.Protocol):
                 if type(event) is Frame:
                     self._receive_frame(connection, event, now)
         self._flush(now)
-        if hub.producer.unacknowledged_bytes > hub.max_unacknowledged_bytes and self._state == _OPEN:
-            self._pause(_BY_KAFKA)
+        is_behind = hub.producer.unacknowledged_bytes > hub.max_unacknowledged_bytes
+        if (is_behind or now.monotonic > hub.patience_until) and self._state == _OPEN:
+            self._pause(_BY_HUB)
 
     def eof_received(self) -> None:
         if self._websocket is not None:
@@ -369,7 +370,7 @@ class StationProtocol(asyncio.Protocol):
         if not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
         self._paused |= why
-        if why == _BY_KAFKA:
+        if why == _BY_HUB:
             self._hub.pause(self)
 
     def _resume(self, why: int) -> None:
@@ -380,10 +381,10 @@ class StationProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def resume_after_backpressure(self) -> None:
-        """Kafka has caught up."""
+        """Kafka, or the loop, has caught up."""
         # Whatever it was silent about meanwhile, we would not have heard.
         self._heard = self._hub.clock.read().monotonic
-        self._resume(_BY_KAFKA)
+        self._resume(_BY_HUB)
 
     # Time
 

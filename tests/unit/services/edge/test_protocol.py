@@ -573,6 +573,19 @@ async def test_a_slow_kafka_stops_the_reading_from_sockets_and_loses_nothing() -
     assert len(await live.calls("ocpp.v16.Heartbeat", 2000)) == 2000
 
 
+async def test_busy_sockets_wait_while_the_loop_is_starved(live: LiveEdge) -> None:
+    async with live.connect() as socket:
+        live.edge.hub.tick = lambda: None  # type: ignore[method-assign]
+        live.edge.hub.patience_until = 0.0
+        for number in range(3):
+            await socket.send(frame(2, str(number), "Heartbeat", {}))
+            await asyncio.sleep(0.02)
+        assert (await hear(socket))[1] == "0"
+        assert live.metrics.frames_received == 1
+        del live.edge.hub.tick
+        assert [(await hear(socket))[1] for _ in range(2)] == ["1", "2"]
+
+
 async def test_a_station_that_does_not_read_is_given_up() -> None:
     async with live_edge(write_timeout_seconds=0.5) as live, live.connect() as socket:
         socket.transport.pause_reading()
