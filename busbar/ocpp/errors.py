@@ -1,6 +1,6 @@
 """OCPP error codes: one table turns (version, problem) into the code that the version spells.
 
-Spec: OCPP-J 1.6 §4.2.3 table 7, OCPP 2.0.1 Part 4 §4.3 table 8, OCPP 2.1 Part 4 §4.3.
+Spec: OCPP-J 1.6 §4.2.3, OCPP 2.0.1 and 2.1 Part 4 §4.3.
 """
 
 from __future__ import annotations

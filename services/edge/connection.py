@@ -296,7 +296,7 @@ class StationConnection:
         return True
 
     def _receive_send(self, send: Send, text: bytes, now: Instant) -> None:
-        """OCPP 2.1 Part 4 §4.2.5: a SEND is never answered."""
+        """OCPP 2.1 Part 4 §4.2.4: a SEND is never answered."""
         if self.identity.version is not Version.V21:
             self._refuse_frame(text, _unsupported_type(6, send.message_id), now)
             return
@@ -349,7 +349,7 @@ class StationConnection:
             self._finish_command(commands, "error", now, **fields)
 
     def _receive_result_error(self, frame: CallResultError, text: bytes, now: Instant) -> None:
-        """OCPP 2.1 Part 4 §4.2.4: the station could not use an answer of ours. There is no answer to that."""
+        """OCPP 2.1 Part 4 §4.2.3: the station could not use an answer of ours. There is no answer to that."""
         if self.identity.version is Version.V21:
             description = f"the station refused an answer: {without_nul(frame.code)}"
             self._note(text, now, "CallResultError", description, frame.message_id)
