@@ -35,13 +35,14 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class ServiceEntry:
-    """One process of a service."""
+    """One process of a service, or the simulator."""
 
     name: str
     """Such as `sessions-1`."""
     service: str
     pid: int | None
     metrics_url: str | None
+    """`None`: it has no metrics."""
     log: str
 
 

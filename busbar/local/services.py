@@ -91,12 +91,12 @@ def _instances(counts: Mapping[str, int]) -> Iterator[Instance]:
             yield Instance(service, number, free_port(kind.health_port + step), listen)
 
 
-def entry(instance: Instance, child: ServiceChild) -> ServiceEntry:
-    """What `run.json` says of it."""
+def entry(service: str, child: ServiceChild) -> ServiceEntry:
+    """What `run.json` says of a process."""
     return ServiceEntry(
-        name=instance.name,
-        service=instance.service,
+        name=child.name,
+        service=service,
         pid=child.process.pid,
-        metrics_url=f"{instance.health_url}/metrics",
+        metrics_url=None if child.health_url is None else f"{child.health_url}/metrics",
         log=str(child.process.log_path),
     )

@@ -82,6 +82,7 @@ class Stack:
         self._postgres: PostgresServer | None = None
         self._replication_factor = 1
         self._services: list[tuple[Instance, ServiceChild]] = []
+        self._simulator: ServiceChild | None = None
         self._started_at = datetime.now(UTC)
 
     async def start(self) -> None:
@@ -95,12 +96,14 @@ class Stack:
         raise_open_files()
         pepper = secrets.ensure_pepper(self.folder / "pepper")
         key = secrets.ensure_admin_key(self.folder / "admin.key")
+        await _both(self._try_given_kafka(), self._try_given_postgres())
         await _both(self._start_kafka(), self._start_postgres())
         await _both(self._create_topics(), self._prepare_database(key, pepper))
         await self._start_services(pepper)
         self.write_run_file()
         if self.options.fleet:
-            await self.supervisor.start([self._simulator()])
+            self._simulator = self._make_simulator()
+            await self.supervisor.start([self._simulator])
             self.write_run_file()
         self._say(f"ready after {time.monotonic() - begin:.1f} s")
 
@@ -135,6 +138,9 @@ class Stack:
         kafka = self._kafka.nodes[1].process if self._kafka is not None else None
         postgres = self._postgres.process if self._postgres is not None else None
         api = next(instance for instance, _ in self._services if instance.service == "api")
+        services = [entry(instance.service, child) for instance, child in self._services]
+        if self._simulator is not None:
+            services.append(entry("simulator", self._simulator))
         return RunFile(
             busbar=busbar.__version__,
             pid=os.getpid(),
@@ -146,7 +152,7 @@ class Stack:
             admin_key_path=str(self.folder / "admin.key"),
             fleet_path=str(self.folder / "fleet.json") if self.options.fleet else None,
             edges=tuple(instance.edge() for instance, _ in self._services if instance.service == "edge"),
-            services=tuple(entry(instance, child) for instance, child in self._services),
+            services=tuple(services),
         )
 
     def write_run_file(self) -> None:
@@ -172,20 +178,23 @@ class Stack:
         lock.flush()
         self._lock = lock
 
-    async def _start_kafka(self) -> None:
+    async def _try_given_kafka(self) -> None:
         servers = self.options.kafka_bootstrap_servers
         if servers is not None:
             self._replication_factor = min(3, await check_kafka(servers))
             self._say(f"Kafka at {servers} (KAFKA_BOOTSTRAP_SERVERS)")
+
+    async def _try_given_postgres(self) -> None:
+        url = self.options.database_url
+        if url is not None:
+            self._say(f"PostgreSQL {await check_database(url)} (DATABASE_URL)")
+
+    async def _start_kafka(self) -> None:
+        if self.options.kafka_bootstrap_servers is not None:
             return
         begin = time.monotonic()
-        cluster = KafkaCluster(
-            self.folder / "kafka",
-            profile=RUN,
-            preferred_port=9092,
-            log_folder=self.logs,
-            progress=self._progress,
-        )
+        folder = self.folder / "kafka"
+        cluster = KafkaCluster(folder, profile=RUN, preferred_port=9092, log_folder=self.logs, progress=self._progress)
         self._kafka = cluster
         try:
             await cluster.start()
@@ -195,13 +204,11 @@ class Stack:
         self._say(f"Kafka {pinned_kafka().version} at {cluster.bootstrap_servers} on {cluster.java}, {took:.1f} s")
 
     async def _start_postgres(self) -> None:
-        url = self.options.database_url
-        if url is not None:
-            version = await check_database(url)
-            self._say(f"PostgreSQL {version} (DATABASE_URL)")
+        if self.options.database_url is not None:
             return
         begin = time.monotonic()
-        server = PostgresServer(self.folder / "postgres", preferred_port=5432, log_path=self.logs / "postgres.log")
+        folder = self.folder / "postgres"
+        server = PostgresServer(folder, preferred_port=5432, log_path=self.logs / "postgres.log")
         self._postgres = server
         try:
             await server.start()
@@ -268,7 +275,7 @@ class Stack:
             "PYTHONPATH": os.pathsep.join(paths),
         }
 
-    def _simulator(self) -> ServiceChild:
+    def _make_simulator(self) -> ServiceChild:
         command = [sys.executable, "-m", "busbar", "simulate", "--run-file", str(self.run_file_path)]
         command += ["--stations", str(self.options.fleet), "--seed", str(self.options.seed)]
         command += ["--speed", str(self.options.speed), "--sample-interval", str(_SAMPLE_SECONDS)]
