@@ -25,6 +25,7 @@ from services.edge.door import Admitted
 from services.edge.handshake import Refusal, busy, read_visitor
 from services.edge.hub import Hub
 from services.edge.records import Publication
+from services.edge.wire import text_frame, whole_text
 
 logger = logging.getLogger(__name__)
 _websocket_logger = logging.getLogger("services.edge.websocket")
@@ -53,6 +54,8 @@ class StationProtocol(asyncio.Protocol):
         "_fragments",
         "_heard",
         "_hub",
+        "_is_between_messages",
+        "_max_bytes",
         "_opened",
         "_paused",
         "_ping_interval",
@@ -77,6 +80,8 @@ class StationProtocol(asyncio.Protocol):
         self._connection: StationConnection | None = None
         self._response: Response | None = None
         self._fragments: list[bytes] | None = None
+        self._is_between_messages = True
+        self._max_bytes = hub.config.max_frame_bytes
         self._paused = 0
         self._pinged = False
         self._ping_interval = hub.config.ping_interval_seconds
@@ -106,15 +111,21 @@ class StationProtocol(asyncio.Protocol):
         now = hub.clock.read()
         self._heard = now.monotonic
         self._pinged = False
-        websocket.receive_data(data)
         connection = self._connection
         if connection is None:
+            websocket.receive_data(data)
             self._receive_handshake(websocket.events_received(), now)
+            self._flush(now)
+            return
+        text = whole_text(data, self._max_bytes) if self._is_between_messages and self._state == _OPEN else None
+        if text is not None:
+            metrics = hub.metrics
+            metrics.frames_received += 1
+            metrics.bytes_received += len(text)
+            connection.receive_text(text, now)
+            self._flush_connection(connection, websocket, now)
         else:
-            for event in websocket.events_received():
-                if type(event) is Frame:
-                    self._receive_frame(connection, event, now)
-        self._flush(now)
+            self._receive_pieces(connection, websocket, data, now)
         is_behind = hub.producer.unacknowledged_bytes > hub.max_unacknowledged_bytes
         if (is_behind or now.monotonic > hub.patience_until) and self._state == _OPEN:
             self._pause(_BY_HUB)
@@ -192,7 +203,7 @@ class StationProtocol(asyncio.Protocol):
         self.connected_at_ms = now.unix_ms
         self._connection = hub.connect(self, admitted, now)
         if settings.max_frame_bytes is not None:
-            websocket.max_message_size = min(settings.max_frame_bytes, MAX_FRAME_BYTES)
+            self._max_bytes = websocket.max_message_size = min(settings.max_frame_bytes, MAX_FRAME_BYTES)
         if settings.ping_interval_seconds is not None:
             self._ping_interval = float(settings.ping_interval_seconds)
         response.headers["Sec-WebSocket-Protocol"] = admitted.subprotocol
@@ -229,6 +240,18 @@ class StationProtocol(asyncio.Protocol):
 
     # Messages
 
+    def _receive_pieces(
+        self, connection: StationConnection, websocket: ServerProtocol, data: bytes, now: Instant
+    ) -> None:
+        """Take whatever is not exactly one text message."""
+        websocket.receive_data(data)
+        for event in websocket.events_received():
+            if type(event) is Frame:
+                self._receive_frame(connection, event, now)
+        # Nothing is left in its buffer, and no message has begun.
+        self._is_between_messages = not websocket.reader.buffer and websocket.current_size is None
+        self._flush(now)
+
     def _receive_frame(self, connection: StationConnection, frame: Frame, now: Instant) -> None:
         opcode, text = frame.opcode, bytes(frame.data)
         if opcode is _BINARY:
@@ -263,17 +286,28 @@ class StationProtocol(asyncio.Protocol):
         if websocket is None:
             return
         writes = websocket.data_to_send()  # a pong, the answer to a handshake, or a close
-        if connection is not None:
-            self._publish(connection, now)
-            if self._state == _OPEN:
-                if writes and websocket.state is not State.OPEN:
-                    self._note_closing(connection, websocket, now)
-                else:
-                    self._send(connection, websocket, writes)
-        elif websocket.handshake_exc is not None and self._state == _HANDSHAKE:
-            self._note_bad_request(websocket, writes, now)
+        if connection is None:
+            if websocket.handshake_exc is not None and self._state == _HANDSHAKE:
+                self._note_bad_request(websocket, writes, now)
+        elif writes and self._state == _OPEN and websocket.state is not State.OPEN:
+            self._note_closing(connection, websocket, now)
         if writes:
             self._write(writes)
+        if connection is not None:
+            self._flush_connection(connection, websocket, now)
+
+    def _flush_connection(self, connection: StationConnection, websocket: ServerProtocol, now: Instant) -> None:
+        self._publish(connection, now)
+        if self._state != _OPEN:
+            return
+        frames = connection.frames_to_send()
+        if frames:
+            self._send(frames)
+        close = connection.close_to_send()
+        if close is not None:
+            self._begin_closing()
+            websocket.send_close(_sendable(close[0]), _shortened(close[1]))
+            self._write(websocket.data_to_send())
 
     def _publish(self, connection: StationConnection, now: Instant) -> None:
         produce = self._hub.produce
@@ -289,25 +323,12 @@ class StationProtocol(asyncio.Protocol):
         for malformed in connection.records_to_publish():
             self._hub.produce(malformed)
 
-    def _send(self, connection: StationConnection, websocket: ServerProtocol, writes: list[bytes]) -> None:
-        """Add to `writes` what goes to the station, and the close if it is asked for."""
+    def _send(self, frames: list[bytes]) -> None:
         metrics = self._hub.metrics
-        for frame in connection.frames_to_send():
-            # What ServerProtocol.send_text makes of it, for a third of the time: see RFC 6455 §5.2.
-            size = len(frame)
-            if size < 126:
-                writes.append(b"\x81%c%b" % (size, frame))
-            elif size < 65536:
-                writes.append(b"\x81\x7e%b%b" % (size.to_bytes(2), frame))
-            else:
-                writes.append(b"\x81\x7f%b%b" % (size.to_bytes(8), frame))
+        for frame in frames:
             metrics.frames_sent += 1
-            metrics.bytes_sent += size
-        close = connection.close_to_send()
-        if close is not None:
-            websocket.send_close(_sendable(close[0]), _shortened(close[1]))
-            writes += websocket.data_to_send()
-            self._begin_closing()
+            metrics.bytes_sent += len(frame)
+        self._write([text_frame(frame) for frame in frames])
 
     def _note_closing(self, connection: StationConnection, websocket: ServerProtocol, now: Instant) -> None:
         """The WebSocket is closing: by us, by the station, or because of what the station sent."""

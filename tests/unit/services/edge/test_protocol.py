@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from busbar.ocpp.versions import Version
 from busbar.passwords import hash_password
@@ -612,3 +615,21 @@ async def test_readiness_tells_the_truth() -> None:
         await live.until(lambda: live.edge.hub.path.is_down)
         assert "no marker record" in (live.edge.hub.path.problem(now().monotonic) or "")
         live.broker.come_back()
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(1, 150), max_size=6))
+async def test_messages_cut_into_any_pieces_arrive_whole_and_in_order(cuts: list[int]) -> None:
+    texts = [frame(2, str(number), "Heartbeat", {"x": "y" * (number * 20)}).encode() for number in range(4)]
+    data = b"".join(Frame(Opcode.TEXT, text).serialize(mask=True) for text in texts)
+    data += Frame(Opcode.TEXT, texts[0][:9], fin=False).serialize(mask=True)
+    data += Frame(Opcode.PING, b"").serialize(mask=True)
+    data += Frame(Opcode.CONT, texts[0][9:]).serialize(mask=True)
+    async with live_edge() as live, live.connect() as socket:
+        start = 0
+        for end in sorted({*cuts, len(data)}):
+            socket.transport.write(data[start:end])
+            await asyncio.sleep(0.003)
+            start = end
+        assert [(await hear(socket))[1] for _ in range(5)] == ["0", "1", "2", "3", "0"]
+        assert (await ask(socket, 2, "whole", "Heartbeat", {}))[1] == "whole"
