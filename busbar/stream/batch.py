@@ -88,12 +88,11 @@ def decode(processor: Processor[Any], records: list[Record], due: Sequence[Any])
 
 
 def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Folded:
-    """Fold what has come due and then the records, one after the other.
+    """Fold the records, one after the other, and then what has come due: a record may have met a deadline.
 
     Only `InvalidRecord` and `Busy` are fates of a record; anything else ends the process.
     """
     folded = Folded()
-    _fold_due(processor, state, batch.due, folded)
     results, offsets, busy = folded.results, folded.offsets, folded.busy
     apply = processor.fold
     for record, event in zip(batch.records, batch.events, strict=True):
@@ -122,6 +121,7 @@ def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Fo
         if partition not in offsets:
             offsets[partition] = {}
         offsets[partition][record.topic] = record.offset + 1
+    _fold_due(processor, state, batch.due, folded)
     return folded
 
 
@@ -157,6 +157,8 @@ def report(group: str, batch: Batch, folded: Folded) -> None:
 def _fold_due(processor: Processor[Any], state: Any, due: Sequence[Any], folded: Folded) -> None:
     for event in due:
         partition = processor.partition_of_event(event)
+        if partition in folded.busy:
+            continue
         try:
             produced = list(processor.fold(state, event))
         except Busy:

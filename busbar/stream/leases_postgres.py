@@ -15,7 +15,6 @@ from busbar.stream.interfaces import Processor, StoreCall
 from busbar.stream.leases import NO_STATE, Advance, Claim, Overtaken, Row, StoreUnavailable, Survey, Unstorable
 
 COMMAND_TIMEOUT_SECONDS = 10.0
-"""A statement that takes longer means a connection that hangs; it is given up and made anew."""
 
 _OVERTAKEN = "BB001"
 _DATA_CLASSES = ("22", "23")
@@ -76,9 +75,22 @@ _ADVANCE = "stream.advance($1, $2, $3, $4, $5, $6, $7)"
 
 
 class PostgresProgressStore:
-    """A `ProgressStore` on one connection, with a statement timeout that a hanging server cannot outlast."""
+    """A `ProgressStore` on one connection.
 
-    def __init__(self, url: str, *, group: str, worker_id: str, lease_seconds: float) -> None:
+    Args:
+        command_timeout_seconds: A statement that takes longer means a connection that hangs.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        group: str,
+        worker_id: str,
+        lease_seconds: float,
+        command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS,
+    ) -> None:
+        self._command_timeout_seconds = command_timeout_seconds
         self._url = url
         self._group = group
         self._worker_id = worker_id
@@ -90,8 +102,10 @@ class PostgresProgressStore:
         """See `ProgressStore.open`."""
         await self.close()
         async with _sorted_errors():
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-                connection = await connect(self._url, service=self._group, command_timeout=COMMAND_TIMEOUT_SECONDS)
+            async with asyncio.timeout(self._command_timeout_seconds):
+                connection = await connect(
+                    self._url, service=self._group, command_timeout=self._command_timeout_seconds
+                )
             self._connection = connection
             await connection.execute(_ENSURE, self._group, partitions)
             await connection.execute(_FORGET_OLD_WORKERS)

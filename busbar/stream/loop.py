@@ -165,8 +165,7 @@ class Worker:
         if not partitions:
             return []
         due = await self._store.due(self._processor, partitions, self._now_ms())
-        mine = [event for event in due if self._processor.partition_of_event(event) in self.ownership.owned]
-        return mine[: self._limit]
+        return [event for event in due if self._processor.partition_of_event(event) in partitions][: self._limit]
 
     # A batch
 

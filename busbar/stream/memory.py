@@ -418,6 +418,8 @@ class MemoryConsumer:
             self._broker.committed.setdefault(self._group_id, {}).update(offsets)
 
     async def _logs_of(self, partitions: list[TopicPartition]) -> dict[TopicPartition, _Log]:
+        if not partitions:
+            return {}
         deadline = asyncio.get_running_loop().time() + self._lookup_seconds
         while True:
             logs = {p: log for p in partitions if (log := self._broker.log(p)) is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -197,6 +198,19 @@ async def test_a_record_that_is_too_large_is_refused_before_anything_is_sent(bro
     await producer.flush()
     await consumer.assign({TopicPartition(topic, 0): 0})
     assert [len(record.value or b"") for record in await read(consumer, 2)] == [5, producer.max_request_bytes - 1_000]
+
+
+async def test_large_records_arrive_from_every_partition(broker: Broker) -> None:
+    topic = await broker.topic(3)
+    producer, consumer = await broker.producer(), await broker.consumer()
+    await producer.refresh(topic)
+    for _ in range(2):
+        for partition in range(3):
+            append(producer, topic, partition, random.Random(partition).randbytes(900_000))
+    await producer.flush()
+    await consumer.assign({TopicPartition(topic, number): 0 for number in range(3)})
+    places = sorted((record.partition, record.offset) for record in await read(consumer, 6, 20))
+    assert places == [(number, offset) for number in range(3) for offset in range(2)]
 
 
 async def test_a_record_for_a_partition_that_does_not_exist_waits_until_it_does(broker: Broker) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -376,6 +379,27 @@ async def test_a_connection_that_postgres_ends_is_an_absence_and_opens_again(pos
     await store.open(2)
     assert len((await store.survey()).rows) == 2
     await store.close()
+
+
+async def test_a_connection_that_hangs_is_given_up_in_time_and_opened_anew(postgres_url: str) -> None:
+    store = PostgresProgressStore(
+        postgres_url, group="hang", worker_id="a", lease_seconds=5, command_timeout_seconds=0.5
+    )
+    await store.open(2)
+    observer = await asyncpg.connect(postgres_url)
+    pid = await observer.fetchval("SELECT pid FROM pg_stat_activity WHERE application_name = 'busbar-hang'")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await store.survey()
+        await store.open(2)
+        assert len((await store.survey()).rows) == 2
+        assert time.monotonic() - began < 5
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        await store.close()
+        await observer.close()
 
 
 async def test_a_server_that_is_not_there_is_an_absence() -> None:

@@ -1,0 +1,97 @@
+"""aiokafka dies in silence now and then: our producer and consumer notice, replace it and go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+
+from prometheus_client import REGISTRY
+
+from busbar.records import TopicPartition
+from busbar.stream.kafka import KafkaConsumer, KafkaProducer
+from tests.integration.stream.conftest import create_topics, read_all, until
+
+
+async def _topic(servers: str) -> str:
+    name = f"healing.{time.time_ns()}"
+    await create_topics(servers, {name: 1})
+    return name
+
+
+def _append(producer: KafkaProducer, topic: str, *values: int) -> None:
+    for value in values:
+        producer.append(topic, 0, key=b"k", value=b"%d" % value, timestamp_ms=1_700_000_000_000)
+
+
+def _replacements(kind: str, reason: str) -> float:
+    return REGISTRY.get_sample_value(f"csms_stream_{kind}_replacements_total", {"reason": reason}) or 0.0
+
+
+async def test_a_producer_whose_sender_has_died_is_replaced_and_what_it_had_is_sent(kafka_servers: str) -> None:
+    topic = await _topic(kafka_servers)
+    before = _replacements("producer", "SenderEnded")
+    async with KafkaProducer(kafka_servers) as producer:
+        await until(partial(producer.refresh, topic))
+        _append(producer, topic, 0)
+        await producer.flush()
+        producer._producer._sender._sender_task.cancel()
+        _append(producer, topic, 1, 2)
+        await asyncio.wait_for(producer.flush(), 10)
+        _append(producer, topic, 3)
+        await asyncio.wait_for(producer.flush(), 10)
+        assert producer.problem() is None
+    values = [int(record.value or b"") for record in await read_all(kafka_servers, topic, 1)]
+    assert list(dict.fromkeys(values)) == [0, 1, 2, 3]
+    assert _replacements("producer", "SenderEnded") == before + 1
+
+
+async def test_a_producer_that_hangs_is_replaced_once_a_new_one_can_connect(kafka_servers: str) -> None:
+    topic = await _topic(kafka_servers)
+    before = _replacements("producer", "Stalled")
+    async with KafkaProducer(kafka_servers, stall_seconds=1.0) as producer:
+        await until(partial(producer.refresh, topic))
+        _append(producer, topic, 0)
+        await producer.flush()
+        producer._producer._sender._muted_partitions.add(producer._queues[topic][0].kafka_name)  # never drained again
+        _append(producer, topic, 1, 2)
+        await asyncio.sleep(0.5)
+        assert producer.oldest_unacknowledged_seconds() > 0.4
+        await asyncio.wait_for(producer.flush(), 10)
+        assert producer.oldest_unacknowledged_seconds() == 0.0
+    values = [int(record.value or b"") for record in await read_all(kafka_servers, topic, 1)]
+    assert values == [0, 1, 2]
+    assert _replacements("producer", "Stalled") == before + 1
+
+
+async def test_a_consumer_that_has_fallen_silent_is_replaced_and_misses_nothing(kafka_servers: str) -> None:
+    topic = await _topic(kafka_servers)
+    name = TopicPartition(topic, 0)
+    before = _replacements("consumer", "silent")
+    async with KafkaProducer(kafka_servers) as producer, KafkaConsumer(kafka_servers, stall_seconds=1.5) as consumer:
+        await until(partial(producer.refresh, topic))
+        await consumer.assign({name: 0})
+        seen: list[int] = []
+
+        async def read_to(count: int) -> bool:
+            for records in (await consumer.fetch(0.2)).values():
+                seen.extend(record.offset for record in records)
+            return len(seen) >= count
+
+        _append(producer, topic, 0, 1)
+        await until(partial(read_to, 2))
+        consumer._consumer._fetcher._fetch_task.cancel()
+        _append(producer, topic, 2, 3)
+        await until(partial(read_to, 4))
+        assert seen == [0, 1, 2, 3]
+        assert consumer.silent_seconds() < 1.5
+    assert _replacements("consumer", "silent") == before + 1
+
+
+async def test_stopping_while_the_broker_is_away_keeps_its_deadline(kafka_servers: str) -> None:
+    producer = KafkaProducer(kafka_servers)
+    await producer.start()
+    _append(producer, "healing.nowhere", 1)
+    began = time.monotonic()
+    assert await producer.stop(deadline_seconds=0.5) is False
+    assert time.monotonic() - began < 4
