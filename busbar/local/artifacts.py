@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 import tomllib
@@ -134,6 +135,7 @@ def _fetch(missing: Sequence[Artifact], folder: Path, counter: _Counter) -> None
     try:
         from jgo.config import GlobalSettings
         from jgo.maven import MavenContext, PythonResolver
+        from requests.exceptions import SSLError
     except ImportError:
         raise StackError(
             "the Kafka broker has to be downloaded, and the package jgo that does it is not installed:"
@@ -153,7 +155,12 @@ def _fetch(missing: Sequence[Artifact], folder: Path, counter: _Counter) -> None
     def fetch(artifact: Artifact) -> None:
         coordinates = context.project(artifact.group, artifact.name).at_version(artifact.version)
         try:
-            path = coordinates.artifact().resolve()
+            try:
+                path = coordinates.artifact().resolve()
+            except SSLError:
+                if not trust_what_the_machine_trusts():
+                    raise
+                path = coordinates.artifact().resolve()
         except Exception as error:
             # jgo raises what its HTTP library raises; whatever it is, the remedy is the same.
             raise StackError(
@@ -178,6 +185,19 @@ def _fetch(missing: Sequence[Artifact], folder: Path, counter: _Counter) -> None
                 raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def trust_what_the_machine_trusts() -> bool:
+    """Have downloads believe the certificate authorities of the operating system, as pip does.
+
+    The HTTP library trusts a list of its own, which lacks those of a company whose proxy opens connections.
+
+    Returns:
+        Whether there is such a list, and nobody has set another.
+    """
+    paths = ssl.get_default_verify_paths()
+    store = paths.cafile or paths.capath
+    return store is not None and os.environ.setdefault("REQUESTS_CA_BUNDLE", store) == store
 
 
 def lock_text(repository: Path, kafka_version: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import ssl
 from pathlib import Path
 
 import pytest
+from requests.exceptions import SSLError
 
 from busbar.local import artifacts
 from busbar.local.artifacts import Artifact, Distribution, ensure_kafka, is_intact, missing_bytes, pinned_kafka
@@ -117,6 +120,41 @@ def test_what_was_fetched_before_a_failure_is_kept(
     with pytest.raises(StackError, match=r"cannot download org.example:second:1 .*check the network"):
         ensure_kafka(folder=tmp_path)
     assert missing_bytes(tmp_path) == len("second")
+
+
+def test_a_proxy_that_the_machine_trusts_is_trusted(
+    tmp_path: Path, small: Distribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company's proxy signs with an authority that is in the system's list only."""
+    store = str(tmp_path / "authorities.pem")
+    paths = ssl.DefaultVerifyPaths(store, str(tmp_path), "", "", "", "")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")  # so that what is set below is undone
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    fetched: list[str] = []
+    usual = fetching({"first": b"first", "second": b"second"}, fetched)
+
+    class Proxied(usual):  # type: ignore[misc, valid-type]
+        def resolve(self) -> Path:
+            if os.environ.get("REQUESTS_CA_BUNDLE") != store:
+                raise SSLError("self-signed certificate in certificate chain")
+            path: Path = super().resolve()
+            return path
+
+        def project(self, group: str, name: str) -> Proxied:
+            found = Proxied(repo_cache=self.folder)
+            found.name = name
+            return found
+
+    monkeypatch.setattr("jgo.maven.MavenContext", Proxied)
+    ensure_kafka(folder=tmp_path / "cache")
+    assert missing_bytes(tmp_path / "cache") == 0
+
+
+def test_a_list_of_authorities_that_somebody_has_set_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "mine.pem"))
+    assert not artifacts.trust_what_the_machine_trusts()
+    assert os.environ["REQUESTS_CA_BUNDLE"] == str(tmp_path / "mine.pem")
 
 
 def test_the_list_is_printed_anew_from_a_folder_of_archives(tmp_path: Path) -> None:
