@@ -15,7 +15,7 @@ from services.edge.connection import ConnectionRules, StationConnection
 from services.edge.metrics import EdgeMetrics
 from services.edge.records import Identity, Publication
 from services.edge.routes import make_routes
-from services.router.config import Rules
+from services.router.core import Rules
 from services.router.core import State as RouterState
 from services.router.processor import RouterProcessor
 from services.sessions.model import Policy
