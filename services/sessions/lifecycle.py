@@ -8,9 +8,9 @@ from busbar.records import Result, StationCall
 from services.sessions.clock import TOLERANCE_MS, UNSET_BEFORE_MS, Clock, Moment
 from services.sessions.continuity import Change, Continuity, begin_session, cover_session
 from services.sessions.energy import TOLERANCE_UWH, add_reading, settle
-from services.sessions.events import Cause, Point, session_event, wh
+from services.sessions.events import session_event
 from services.sessions.flags import Flag
-from services.sessions.model import Policy, Session, State, StationState, make_uuid
+from services.sessions.model import Cause, Point, Policy, Session, State, StationState, make_uuid
 from services.sessions.samples import Reading, Samples
 from services.sessions.signed import SignedReading, signed_registers
 from services.sessions.tokens import ACCEPTED, token_key
@@ -278,6 +278,7 @@ def conclude(
             (station.unsettle if session.state == "ending" else station.settle)(session.session_id)
     changes = _account(station, session, is_open=is_open) if session.evse_id else []
     if session.change == 2:
+        session.prefix = None
         _count_use(state, session)
         due_ms = deadline_ms(state.policy, station, session)
         if not is_open or not session.due_ms or due_ms < session.due_ms:
@@ -332,24 +333,14 @@ def _account(station: StationState, session: Session, *, is_open: bool) -> list[
 def _tell_unattributed(
     state: State, station: StationState, session: Session, change: Change, cause: Cause, results: list[Result]
 ) -> None:
-    energy_uwh, low, high = change
+    energy_uwh = change[0]
     station.unattributed_uwh += energy_uwh
     station.changed = True
     state.count("unattributed_uwh", "found" if energy_uwh > 0 else "explained", abs(energy_uwh))
     if abs(energy_uwh) <= state.policy.unattributed_tolerance_uwh:
         return
     bare = Cause(cause.moment, cause.trigger, cause.seq_no, cause.offline)
-    results.append(
-        session_event(
-            session,
-            "unattributed",
-            bare,
-            energy_wh=wh(energy_uwh),
-            energy_rung="samples",
-            register_begin_wh=wh(low),
-            register_end_wh=wh(high),
-        )
-    )
+    results.append(session_event(session, "unattributed", bare, gap=change))
     state.count("session_events", "unattributed")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from operator import attrgetter
@@ -11,7 +11,7 @@ from uuid import UUID
 
 import orjson
 
-from services.sessions.clock import Clock
+from services.sessions.clock import Clock, Moment
 from services.sessions.continuity import Continuity
 from services.sessions.energy import Energy
 from services.sessions.samples import Samples, Shape
@@ -20,6 +20,9 @@ from services.sessions.tokens import Token, TokenPolicy
 
 MAX_UNSETTLED = 16
 """Sessions without a stop and stops without a session that a station is remembered for."""
+
+FINAL_STATES = frozenset(("ended", "closed", "joined"))
+"""States of a session that may be billed."""
 
 START_KEY = -1
 """The event key of a StartTransaction."""
@@ -165,7 +168,7 @@ class Session:
 
     @property
     def is_final(self) -> bool:
-        return self.state in ("ended", "closed", "joined")
+        return self.state in FINAL_STATES
 
 
 @dataclass(slots=True)
@@ -220,6 +223,25 @@ class StationState:
         if session_id in self.unsettled:
             self.unsettled = [each for each in self.unsettled if each != session_id]
             self.changed = True
+
+
+Point = tuple[int, int | None, int | None, int | None]
+"""(time we go by, register, power, current) of one instant; millionths."""
+
+
+@dataclass(slots=True)
+class Cause:
+    """What an event of a session rests on."""
+
+    moment: Moment
+    trigger: str
+    seq_no: int | None = None
+    offline: bool = False
+    charging_state: str = ""
+    points: Sequence[Point] = ()
+    soc_micro: int | None = None
+    signed: Sequence[SignedReading] = ()
+    cost_details: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

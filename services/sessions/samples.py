@@ -23,6 +23,8 @@ NO_NUMBER = -(2**63)
 """Stands for a value that could not be read, in packed samples."""
 
 _MEMO_LIMIT = 4096
+_TEMPLATE_LIMIT = 256
+_ALTERNATIVES = 4
 _SOUND_LIMIT = 10**16
 """10 GWh, 10 GW: a session draws nothing from values beyond."""
 _FAST_LIMIT = float(2**50)
@@ -69,6 +71,8 @@ class Shape:
         self.plain = all(kind.known_unit and not kind.signed for kind in kinds)
         self.simple = len(self.registers) <= 1 and not self.intervals
         """Whether one reading says it all."""
+        self.layout: Any = None
+        """For the encoder of meter samples to keep what it worked out."""
 
     @cached_property
     def shape_id(self) -> int:
@@ -165,29 +169,36 @@ def _read_meter_value(item: Any, is_v2: bool) -> Samples | None:
     sampled = item.get("sampledValue")
     if not isinstance(sampled, list) or not sampled:
         return None
+    sent = len(sampled)
     read = _read_2x if is_v2 else _read_16
     try:
-        kinds, values, signed = read(sampled)
+        shape, values, signed = read(sampled)
     except (TypeError, AttributeError, KeyError, ValueError, OverflowError):
-        kinds, values, signed = read(_sound(sampled))
-    if not kinds:
-        return None
-    shape = shape_of(tuple(kinds))
+        sampled = _sound(sampled)
+        if not sampled:
+            return None
+        shape, values, signed = read(sampled)
     at_ms = station_ms(item.get("timestamp"))
-    unreadable = not shape.plain or None in values or len(values) != len(sampled)
+    unreadable = not shape.plain or None in values or len(values) != sent
     if unreadable:
-        unreadable = _is_unreadable(shape, values) or len(values) != len(sampled)
+        unreadable = _is_unreadable(shape, values) or len(values) != sent
     signed_readings: Sequence[SignedReading] = ()
     if signed:
         make = signed_from_2x if is_v2 else signed_from_16
-        signed_readings = [make(kinds[index], at_ms, data, index) for index, data in signed]
+        signed_readings = [make(shape.kinds[index], at_ms, data, index) for index, data in signed]
     return Samples(shape, values, [at_ms], [len(values)], _readings(shape, values, at_ms), signed_readings, unreadable)
 
 
-_Read = tuple[list[SampleKind], list[int | None], list[tuple[int, Any]]]
+_Read = tuple[Shape, list[int | None], Sequence[tuple[int, Any]]]
 
 
 def _read_2x(sampled: list[Any]) -> _Read:
+    templates = _templates_2x.get((len(sampled), sampled[0].get("measurand"), sampled[0].get("context")))
+    if templates is not None:
+        raw = [sample["value"] for sample in sampled]
+        for template in templates:
+            if template.matches(sampled, raw):
+                return template.shape, template.scaled(raw), ()
     kinds: list[SampleKind] = []
     values: list[int | None] = []
     signed: list[tuple[int, Any]] = []
@@ -206,19 +217,23 @@ def _read_2x(sampled: list[Any]) -> _Read:
                 unit.get("multiplier"),
             )
         kind = _kinds_2x.get(key) or _kind_2x(key)
-        value = get("value")
-        scale = kind.scale
-        if value.__class__ is float and scale and -_FAST_LIMIT < (scaled := value * scale) < _FAST_LIMIT:
-            values.append(round(scaled))
-        else:
-            values.append(to_micro(value, kind))
+        values.append(to_micro(get("value"), kind))
         if "signedMeterValue" in sample:
             signed.append((len(kinds), sample["signedMeterValue"]))
         kinds.append(kind)
-    return kinds, values, signed
+    shape = shape_of(tuple(kinds))
+    if not signed:
+        _learn(_templates_2x, sampled, shape)
+    return shape, values, signed
 
 
 def _read_16(sampled: list[Any]) -> _Read:
+    templates = _templates_16.get((len(sampled), sampled[0].get("measurand"), sampled[0].get("context")))
+    if templates is not None:
+        raw = [sample["value"] for sample in sampled]
+        for template in templates:
+            if template.matches(sampled, raw):
+                return template.shape, template.parsed(raw), ()
     kinds: list[SampleKind] = []
     values: list[int | None] = []
     signed: list[tuple[int, Any]] = []
@@ -227,17 +242,76 @@ def _read_16(sampled: list[Any]) -> _Read:
         key = (get("measurand"), get("context"), get("phase"), get("location"), get("unit"), get("format"))
         kind = _kinds_16.get(key) or _kind_16(key)
         value = get("value")
-        scale = kind.scale
         if kind.signed:
             signed.append((len(kinds), value))
             values.append(None)
-        elif value.__class__ is str and scale and len(value) < 16 and value.replace(".", "", 1).isdecimal():
-            scaled = float(value) * scale
-            values.append(round(scaled) if scaled < _FAST_LIMIT else to_micro(value, kind))
         else:
             values.append(to_micro(value, kind))
         kinds.append(kind)
-    return kinds, values, signed
+    shape = shape_of(tuple(kinds))
+    if not signed:
+        _learn(_templates_16, sampled, shape)
+    return shape, values, signed
+
+
+class _Template:
+    """Samples as they came, with their shape: the next ones differ in their values only, as a rule.
+
+    All of a sample but its value is compared, so a template only ever saves time.
+    """
+
+    def __init__(self, sampled: list[dict[str, Any]], shape: Shape) -> None:
+        self.samples = [
+            {name: dict(member) if isinstance(member, dict) else member for name, member in sample.items()}
+            for sample in sampled
+        ]
+        self.shape = shape
+
+    def matches(self, sampled: list[dict[str, Any]], values: list[Any]) -> bool:
+        for sample, value in zip(self.samples, values, strict=True):
+            sample["value"] = value
+        return self.samples == sampled
+
+    def scaled(self, raw: list[Any]) -> list[int | None]:
+        """Doubles in millionths."""
+        values: list[int | None] = []
+        for value, kind in zip(raw, self.shape.kinds, strict=True):
+            scale = kind.scale
+            if value.__class__ is float and scale and -_FAST_LIMIT < (scaled := value * scale) < _FAST_LIMIT:
+                values.append(round(scaled))
+            else:
+                values.append(to_micro(value, kind))
+        return values
+
+    def parsed(self, raw: list[Any]) -> list[int | None]:
+        """Texts in millionths."""
+        values: list[int | None] = []
+        for value, kind in zip(raw, self.shape.kinds, strict=True):
+            scale = kind.scale
+            if value.__class__ is str and scale and len(value) < 16 and value.replace(".", "", 1).isdecimal():
+                scaled = float(value) * scale
+                values.append(round(scaled) if scaled < _FAST_LIMIT else to_micro(value, kind))
+            else:
+                values.append(to_micro(value, kind))
+        return values
+
+
+_Templates = dict[tuple[int, Any, Any], list[_Template]]
+_templates_16: _Templates = {}
+_templates_2x: _Templates = {}
+
+
+def _learn(templates: _Templates, sampled: list[Any], shape: Shape) -> None:
+    """Remember samples of one meter value. Numbers in units could equal `True`, so only texts and whole numbers are."""
+    for sample in sampled:
+        unit = sample.get("unitOfMeasure")
+        if unit is not None and any(member.__class__ not in (str, int) for member in unit.values()):
+            return
+    if len(templates) >= _TEMPLATE_LIMIT:
+        templates.clear()
+    known = templates.setdefault((len(sampled), sampled[0].get("measurand"), sampled[0].get("context")), [])
+    known.insert(0, _Template(sampled, shape))
+    del known[_ALTERNATIVES:]
 
 
 def _sound(sampled: list[Any]) -> list[dict[str, Any]]:

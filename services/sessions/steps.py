@@ -9,11 +9,12 @@ from busbar.avro.primitives import dump_json
 from busbar.records import Result, StationCall
 from busbar.stream.replies import reply
 from services.sessions.clock import Moment
-from services.sessions.events import SERVICE, Cause, transaction_status_command
+from services.sessions.events import SERVICE, transaction_status_command
 from services.sessions.flags import Flag
 from services.sessions.lifecycle import WATCHDOG, add_flags, close, conclude
 from services.sessions.model import (
     AuthorizationRow,
+    Cause,
     EventRow,
     Session,
     SignedRow,

@@ -19,7 +19,6 @@ from services.sessions.decoding import (
     Stop,
     TransactionEvent,
 )
-from services.sessions.events import sample_times
 from services.sessions.flags import flag_names
 from services.sessions.model import (
     EventRow,
@@ -36,6 +35,7 @@ from services.sessions.samples import Shape
 from services.sessions.steps import outside_id
 from services.sessions.tokens import read_token, token_key
 from services.sessions.transactions_2x import has_seq_no
+from services.sessions.wire import sample_times
 
 LOAD = "SELECT kind, name, detail, fold FROM sessions.load($1, $2, $3, $4, $5)"
 
@@ -51,6 +51,8 @@ SELECT session_id, station_id
 """
 
 STORE_FUNCTION = "sessions.store"
+_TRANSACTION_COLUMNS = 33
+_STATION_COLUMNS = 4
 
 
 class Wanted:
@@ -202,8 +204,8 @@ def store_call(state: State, known_shapes: Collection[int]) -> StoreCall:
         [each and each.packed() for each in samples],
         [_packed_times(row) for row in rows],
         [row.payload for row in rows],
-        _json(_transaction(session) for session in changed),
-        _json(_station(station) for station in state.stations.values() if station.changed),
+        *_columns([_transaction(session) for session in changed], _TRANSACTION_COLUMNS),
+        *_columns([_station(station) for station in state.stations.values() if station.changed], _STATION_COLUMNS),
         _json(_shape(shape) for shape_id, shape in state.shapes.items() if shape_id not in known_shapes),
         _json(
             (
@@ -255,14 +257,14 @@ def _transaction(session: Session) -> tuple[Any, ...]:
         session.transaction_id,
         session.generation,
         session.version,
-        session.site_id,
+        session.site_id or None,
         session.evse_id,
         session.connector_id,
         session.id_token if session.has_token else None,
         token_key(session.id_token) if session.has_token else None,
-        session.id_token_type,
-        session.group_id,
-        session.authorization_status,
+        session.id_token_type or None,
+        session.group_id or None,
+        session.authorization_status or None,
         session.state,
         session.is_open,
         session.is_final,
@@ -271,27 +273,32 @@ def _transaction(session: Session) -> tuple[Any, ...]:
         session.started_ms,
         session.ended_ms,
         session.last_received_ms,
-        session.charging_state,
+        session.charging_state or None,
         energy.total_uwh,
         energy.rung,
         energy.register_begin_uwh,
         energy.register_end_uwh,
-        session.stop_reason,
+        session.stop_reason or None,
         session.reservation_id,
         session.remote_start_id,
         session.sequence,
-        flag_names(session.flags),
+        ",".join(flag_names(session.flags)),
         session.due_ms or None,
-        dump_session(session).decode(),
+        dump_session(session),
     )
 
 
 def _station(station: StationState) -> tuple[Any, ...]:
-    return station.station_id, station.unattributed_uwh, station.unsettled, dump_station(station).decode()
+    return station.station_id, station.unattributed_uwh, ",".join(station.unsettled), dump_station(station)
 
 
 def _shape(shape: Shape) -> tuple[Any, ...]:
     return shape.shape_id, *shape.columns()
+
+
+def _columns(rows: list[tuple[Any, ...]], count: int) -> Iterable[Sequence[Any]]:
+    """Rows as their columns."""
+    return zip(*rows, strict=True) if rows else [()] * count
 
 
 def _json(rows: Iterable[tuple[Any, ...]]) -> str:

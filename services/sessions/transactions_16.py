@@ -8,7 +8,7 @@ from services.sessions.answers import start_answer, stop_answer
 from services.sessions.clock import Moment, moment
 from services.sessions.decoding import Meter, Start, Stop, is_known_id
 from services.sessions.energy import Energy, add_meter_start, add_meter_stop, add_register, settle
-from services.sessions.events import Cause, Point, meter_samples
+from services.sessions.events import meter_samples
 from services.sessions.flags import Flag
 from services.sessions.lifecycle import (
     add_flags,
@@ -25,7 +25,7 @@ from services.sessions.lifecycle import (
     take_samples,
 )
 from services.sessions.matching import orphan_of_start, same_stop, session_of_meter_values, session_of_stop
-from services.sessions.model import START_KEY, STOP_KEY, Session, State, StationState
+from services.sessions.model import START_KEY, STOP_KEY, Cause, Point, Session, State, StationState
 from services.sessions.steps import answer, check_token, enter, outside_id, record_event
 from services.sessions.tokens import ACCEPTED
 

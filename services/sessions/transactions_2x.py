@@ -6,7 +6,7 @@ from busbar.records import Result
 from services.sessions.answers import transaction_event_answer
 from services.sessions.clock import Moment, moment
 from services.sessions.decoding import TransactionEvent
-from services.sessions.events import Cause, meter_samples
+from services.sessions.events import meter_samples
 from services.sessions.flags import Flag
 from services.sessions.lifecycle import (
     add_flags,
@@ -21,7 +21,7 @@ from services.sessions.lifecycle import (
     reopen_if_silent,
     take_samples,
 )
-from services.sessions.model import Session, State, StationState
+from services.sessions.model import Cause, Session, State, StationState
 from services.sessions.steps import answer, check_token, enter, record_event
 from services.sessions.tokens import ACCEPTED, Authorization, token_key
 

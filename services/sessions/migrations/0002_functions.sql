@@ -68,15 +68,23 @@ $$;
 
 COMMENT ON FUNCTION sessions.seen IS 'Which of these events have been stored, with the hashes of their content.';
 
--- What every event changes comes as arrays; what few events change comes as JSON arrays of rows, empty text for none.
+-- What every event changes comes as arrays of its own (`touched`); rows that few events change come whole. Rare kinds of
+-- rows come as JSON arrays, empty text for none.
 CREATE FUNCTION sessions.store(
     touched uuid[], touched_folds bytea[], touched_energies bigint[], touched_rungs text[], touched_registers bigint[],
     touched_states text[], touched_at bigint[], touched_counts bigint[],
     event_sessions uuid[], event_keys bigint[], event_hashes int[], event_stations text[], event_evses bigint[],
     event_names text[], event_triggers text[], event_inside boolean[], event_at bigint[], event_station_at bigint[],
     event_received bigint[], event_shapes bigint[], event_samples bytea[], event_times bytea[], event_payloads bytea[],
-    changed_transactions text, changed_stations text, new_shapes text, new_signed text, new_authorizations text,
-    new_reservations text
+    t_session_id uuid[], t_station_id text[], t_transaction_id text[], t_generation int[], t_ocpp_version text[],
+    t_site_id text[], t_evse_id bigint[], t_connector_id bigint[], t_id_token text[], t_id_token_key text[],
+    t_id_token_type text[], t_group_id text[], t_authorization_status text[], t_state text[], t_is_open boolean[],
+    t_is_final boolean[], t_is_complete boolean[], t_opened bigint[], t_started bigint[], t_ended bigint[],
+    t_heard bigint[], t_charging_state text[], t_energy bigint[], t_energy_rung text[], t_register_begin bigint[],
+    t_register_end bigint[], t_stop_reason text[], t_reservation_id bigint[], t_remote_start_id bigint[],
+    t_events bigint[], t_flags text[], t_due bigint[], t_fold bytea[],
+    s_station_id text[], s_unattributed bigint[], s_unsettled text[], s_fold bytea[],
+    new_shapes text, new_signed text, new_authorizations text, new_reservations text
 ) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -111,25 +119,35 @@ BEGIN
                      station_at, received, shape_id, samples, times, payload);
     END IF;
 
-    IF changed_transactions <> '' THEN
+    IF cardinality(t_session_id) > 0 THEN
         INSERT INTO sessions.transactions AS t (
                session_id, station_id, transaction_id, generation, ocpp_version, site_id, evse_id, connector_id,
                id_token, id_token_key, id_token_type, group_id, authorization_status, state, is_open, is_final,
                is_complete, opened_at, started_at, ended_at, last_event_at, charging_state, energy_wh, energy_rung,
                register_begin_wh, register_end_wh, stop_reason, reservation_id, remote_start_id, event_count, flags,
                due_at, fold)
-        SELECT (v ->> 0)::uuid, v ->> 1, v ->> 2, (v ->> 3)::int, v ->> 4, nullif(v ->> 5, ''), (v ->> 6)::bigint,
-               (v ->> 7)::bigint, v ->> 8, v ->> 9, nullif(v ->> 10, ''), nullif(v ->> 11, ''), nullif(v ->> 12, ''),
-               v ->> 13, (v ->> 14)::boolean, (v ->> 15)::boolean, (v ->> 16)::boolean,
-               to_timestamp((v ->> 17)::float8 / 1000), to_timestamp((v ->> 18)::float8 / 1000),
-               to_timestamp((v ->> 19)::float8 / 1000), to_timestamp((v ->> 20)::float8 / 1000),
-               nullif(v ->> 21, ''), (v ->> 22)::bigint * 0.000001, v ->> 23, (v ->> 24)::bigint * 0.000001,
-               (v ->> 25)::bigint * 0.000001, nullif(v ->> 26, ''), (v ->> 27)::bigint, (v ->> 28)::bigint,
-               (v ->> 29)::bigint, ARRAY(SELECT json_array_elements_text(v -> 30)),
-               to_timestamp((v ->> 31)::float8 / 1000), convert_to(v ->> 32, 'UTF8')
-          FROM json_array_elements(changed_transactions::json) AS v
-            ON CONFLICT (session_id) DO UPDATE
-           SET evse_id = excluded.evse_id, connector_id = excluded.connector_id, id_token = excluded.id_token,
+        SELECT
+               n.session_id, n.station_id, n.transaction_id, n.generation, n.ocpp_version, n.site_id, n.evse_id,
+               n.connector_id, n.id_token, n.id_token_key, n.id_token_type, n.group_id, n.authorization_status,
+               n.state, n.is_open, n.is_final, n.is_complete, to_timestamp(n.opened / 1000.0::float8),
+               to_timestamp(n.started / 1000.0::float8), to_timestamp(n.ended / 1000.0::float8),
+               to_timestamp(n.heard / 1000.0::float8), n.charging_state, n.energy * 0.000001, n.energy_rung,
+               n.register_begin * 0.000001, n.register_end * 0.000001, n.stop_reason, n.reservation_id,
+               n.remote_start_id, n.events, string_to_array(n.flags, ','), to_timestamp(n.due / 1000.0::float8),
+               n.fold
+          FROM unnest(
+               t_session_id, t_station_id, t_transaction_id, t_generation, t_ocpp_version, t_site_id, t_evse_id,
+               t_connector_id, t_id_token, t_id_token_key, t_id_token_type, t_group_id, t_authorization_status,
+               t_state, t_is_open, t_is_final, t_is_complete, t_opened, t_started, t_ended, t_heard,
+               t_charging_state, t_energy, t_energy_rung, t_register_begin, t_register_end, t_stop_reason,
+               t_reservation_id, t_remote_start_id, t_events, t_flags, t_due, t_fold)
+               AS n (
+               session_id, station_id, transaction_id, generation, ocpp_version, site_id, evse_id, connector_id,
+               id_token, id_token_key, id_token_type, group_id, authorization_status, state, is_open, is_final,
+               is_complete, opened, started, ended, heard, charging_state, energy, energy_rung, register_begin,
+               register_end, stop_reason, reservation_id, remote_start_id, events, flags, due, fold)
+            ON CONFLICT (session_id) DO UPDATE SET
+               evse_id = excluded.evse_id, connector_id = excluded.connector_id, id_token = excluded.id_token,
                id_token_key = excluded.id_token_key, id_token_type = excluded.id_token_type,
                group_id = excluded.group_id, authorization_status = excluded.authorization_status,
                state = excluded.state, is_open = excluded.is_open, is_final = excluded.is_final,
@@ -142,11 +160,11 @@ BEGIN
                flags = excluded.flags, due_at = excluded.due_at, fold = excluded.fold;
     END IF;
 
-    IF changed_stations <> '' THEN
+    IF cardinality(s_station_id) > 0 THEN
         INSERT INTO sessions.stations AS s (station_id, unattributed_wh, unsettled, fold)
-        SELECT v ->> 0, (v ->> 1)::bigint * 0.000001, ARRAY(SELECT json_array_elements_text(v -> 2)::uuid),
-               convert_to(v ->> 3, 'UTF8')
-          FROM json_array_elements(changed_stations::json) AS v
+        SELECT n.station_id, n.unattributed * 0.000001, string_to_array(n.unsettled, ',')::uuid[], n.fold
+          FROM unnest(s_station_id, s_unattributed, s_unsettled, s_fold)
+               AS n (station_id, unattributed, unsettled, fold)
             ON CONFLICT (station_id) DO UPDATE
            SET unattributed_wh = excluded.unattributed_wh, unsettled = excluded.unsettled, fold = excluded.fold;
     END IF;
@@ -155,12 +173,12 @@ BEGIN
         INSERT INTO sessions.sample_shapes (
                shape_id, measurands, contexts, phases, locations, units, source_units, multipliers, signed)
         SELECT (v ->> 0)::bigint,
-               ARRAY(SELECT json_array_elements_text(v -> 1)), ARRAY(SELECT json_array_elements_text(v -> 2)),
-               ARRAY(SELECT json_array_elements_text(v -> 3)), ARRAY(SELECT json_array_elements_text(v -> 4)),
-               ARRAY(SELECT json_array_elements_text(v -> 5)), ARRAY(SELECT json_array_elements_text(v -> 6)),
-               ARRAY(SELECT json_array_elements_text(v -> 7)::int),
-               ARRAY(SELECT json_array_elements_text(v -> 8)::boolean)
-          FROM json_array_elements(new_shapes::json) AS v
+               ARRAY(SELECT jsonb_array_elements_text(v -> 1)), ARRAY(SELECT jsonb_array_elements_text(v -> 2)),
+               ARRAY(SELECT jsonb_array_elements_text(v -> 3)), ARRAY(SELECT jsonb_array_elements_text(v -> 4)),
+               ARRAY(SELECT jsonb_array_elements_text(v -> 5)), ARRAY(SELECT jsonb_array_elements_text(v -> 6)),
+               ARRAY(SELECT jsonb_array_elements_text(v -> 7)::int),
+               ARRAY(SELECT jsonb_array_elements_text(v -> 8)::boolean)
+          FROM jsonb_array_elements(new_shapes::jsonb) AS v
             ON CONFLICT DO NOTHING;
     END IF;
 
@@ -170,7 +188,7 @@ BEGIN
                public_key)
         SELECT (v ->> 0)::uuid, (v ->> 1)::bigint, (v ->> 2)::int, to_timestamp((v ->> 3)::float8 / 1000), v ->> 4,
                convert_to(v ->> 5, 'UTF8'), v ->> 6, v ->> 7, v ->> 8
-          FROM json_array_elements(new_signed::json) AS v;
+          FROM jsonb_array_elements(new_signed::jsonb) AS v;
     END IF;
 
     IF new_authorizations <> '' THEN
@@ -178,13 +196,13 @@ BEGIN
                station_id, received_at, action, id_token, id_token_type, status, session_id)
         SELECT v ->> 0, to_timestamp((v ->> 1)::float8 / 1000), v ->> 2, v ->> 3, nullif(v ->> 4, ''), v ->> 5,
                (v ->> 6)::uuid
-          FROM json_array_elements(new_authorizations::json) AS v;
+          FROM jsonb_array_elements(new_authorizations::jsonb) AS v;
     END IF;
 
     IF new_reservations <> '' THEN
         INSERT INTO sessions.reservation_updates (station_id, reservation_id, status, received_at)
         SELECT v ->> 0, (v ->> 1)::bigint, v ->> 2, to_timestamp((v ->> 3)::float8 / 1000)
-          FROM json_array_elements(new_reservations::json) AS v
+          FROM jsonb_array_elements(new_reservations::jsonb) AS v
             ON CONFLICT DO NOTHING;
     END IF;
 END

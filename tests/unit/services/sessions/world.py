@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from busbar.avro import decode
+from busbar.avro import decode, encode
 from busbar.ocpp.times import format_timestamp_ms
 from busbar.ocpp.validation import validate_response
 from busbar.ocpp.versions import Version
@@ -58,7 +58,8 @@ class Out:
 
     def add(self, results: Iterable[Result], call: StationCall | None = None) -> Out:
         for result in results:
-            _, value = decode(result.value)
+            name, value = decode(result.value)
+            assert encode(name, value) == result.value  # what is encoded by hand is what anybody else would encode
             if result.topic == "csms.outbound":
                 payload = orjson.loads(value["payload"])
                 assert call is not None
