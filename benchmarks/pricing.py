@@ -1,6 +1,6 @@
 """How long pricing takes: a running update, a running cost, the bill of a finished session, and its state as bytes.
 
-    python benchmarks/pricing.py [--repeat N]
+    python -m benchmarks.pricing [--repeat N]
 
 Prints microseconds, best and median of several runs, for sessions of ten minutes and of ten hours and for tariffs from
 one price to a price an hour. Needs nothing but the engine; nothing else should run on the core.

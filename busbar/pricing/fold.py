@@ -30,10 +30,10 @@ class SessionFold:
         self._energy = by[Dimension.ENERGY]
         self._time = (by[Dimension.TIME], by[Dimension.PARKING_TIME])
         self._fees = by[Dimension.FLAT]
-        self._fees_at_start_only = tariff.fixed_at_start
+        self._later_fees = () if tariff.fixed_at_start else (self._fees,)
         self._reserved_time = (by[Dimension.RESERVATION_TIME], by[Dimension.EXPIRED_TIME])
         self._reserved_fees = (by[Dimension.RESERVATION_FLAT], by[Dimension.EXPIRED_FLAT])
-        timed = self._time if tariff.fixed_at_start else (*self._time, self._fees)
+        timed = (*self._time, *self._later_fees)
         self._edges = Edges((self._energy, *timed), clock)
         self._by_power, self._by_current = self._edges.by_power, self._edges.by_current
         self._reserved_edges = Edges((*self._reserved_time, *self._reserved_fees), clock)
@@ -49,7 +49,7 @@ class SessionFold:
         """Choose the components of the first instant."""
         session.band = self._edges.band(session.power_mw, session.current_ma)
         self._select(session)
-        if self._fees_at_start_only:
+        if not self._later_fees:
             day, minute = self._clock.day_and_minute(session.at_ms)
             self._charge_fee(session, self._fees, _values(session), minute, day)
 
@@ -211,8 +211,8 @@ class SessionFold:
         values = _values(session)
         session.energy = self._energy.choose(values, minute, day)
         session.time = self._time[kind].choose(values, minute, day)
-        if self._fees and not self._fees_at_start_only:
-            self._charge_fee(session, self._fees, values, minute, day)
+        for fees in self._later_fees:
+            self._charge_fee(session, fees, values, minute, day)
         session.next_ms = edges.next_ms(at_ms, values, parking=kind == _PARKING)
         session.next_uwh = edges.after(_ENERGY, session.energy_uwh)
 

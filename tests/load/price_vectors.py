@@ -1,6 +1,6 @@
 """Price worked examples with the engine and compare with what is expected.
 
-    python tests/load/price_vectors.py CASES.json [CASES.json ...]
+    python -m tests.load.price_vectors CASES.json [CASES.json ...]
 
 Each file holds `cases`: an OCPI tariff, a location, a feed of neutral facts and the expected totals, all numbers as
 decimal strings. Disputed cases are listed and not judged. Exits with 1 on any difference.

@@ -65,15 +65,19 @@ def cost(
 ) -> tuple[Fraction, Fraction]:
     """The exact total before and after tax, limits and step sizes included."""
     used: list[tuple[str, Mapping[str, Any], Fraction]] = []
-    now: dict[str, Any] = {"kwh": Fraction(0), "seconds": 0}
-    fee: Mapping[str, Any] | None = None
     moment = start.astimezone(UTC)
-    for state, minutes in stretches or [("paused", 0)]:
-        for _ in range(minutes * 60 // STEP_SECONDS) if stretches else range(1):
+    # At the first instant nothing flows yet.
+    now: dict[str, Any] = {
+        "kwh": Fraction(0),
+        "kw": Fraction(0),
+        "seconds": 0,
+        "local": moment.astimezone(ZoneInfo(zone)),
+    }
+    fee = price_of(tariff, "FLAT", now)
+    for state, minutes in stretches:
+        for _ in range(minutes * 60 // STEP_SECONDS):
             now |= {"local": moment.astimezone(ZoneInfo(zone)), "kw": Fraction(POWER_W[state], 1000)}
             fee = fee or price_of(tariff, "FLAT", now)
-            if not stretches:
-                break
             energy = now["kw"] * STEP_SECONDS / 3600
             energy_price = price_of(tariff, "ENERGY", now)
             if energy_price and energy:

@@ -114,7 +114,9 @@ def test_conditions_count_charging_and_idle_time_apart(conditions: dict[str, Any
 def test_a_fixed_fee_is_judged_once_at_the_start() -> None:
     tariff = of(fixedFee=fixed(("1", {"endTimeOfDay": "10:30"}), ("5", {"startTimeOfDay": "10:30"})))
     assert total(tariff, HOUR)[0] == 1
-    later = of(fixedFee=fixed(("5", {"startTimeOfDay": "10:30"})))
+    # Another price changes at the same time, so that the tariff is looked at again.
+    energy_too = energy(("0", {"startTimeOfDay": "10:30"}))
+    later = of(fixedFee=fixed(("5", {"startTimeOfDay": "10:30"})), energy=energy_too)
     assert total(later, HOUR)[0] == 0
 
 
