@@ -36,6 +36,7 @@ from services.api.routes import commands, registry, stations, system, tokens, tr
 logger = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 10
+_PAUSE_SECONDS = 1.0
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
@@ -83,8 +84,12 @@ def _add_documents(app: FastAPI) -> None:
 
 @asynccontextmanager
 async def opened_pool(config: ApiConfig) -> AsyncIterator[asyncpg.Pool[Any]]:
-    """A pool on a database that has every table of this version. Raises `ConfigError` if it does not."""
-    pool = await connect_pool(config.database_url, service="api", max_size=config.database_connections)
+    """A pool on a database that has every table of this version. Waits for the database as long as it takes.
+
+    Raises:
+        ConfigError: Tables are missing.
+    """
+    pool = await _connected(config)
     try:
         async with pool.acquire() as connection:
             missing = await missing_migrations(cast("asyncpg.Connection[asyncpg.Record]", connection))
@@ -93,6 +98,15 @@ async def opened_pool(config: ApiConfig) -> AsyncIterator[asyncpg.Pool[Any]]:
         yield pool
     finally:
         pool.terminate()
+
+
+async def _connected(config: ApiConfig) -> asyncpg.Pool[Any]:
+    while True:
+        try:
+            return await connect_pool(config.database_url, service="api", max_size=config.database_connections)
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+            logger.warning("PostgreSQL cannot be reached: trying again", extra={"error": repr(error)})
+            await asyncio.sleep(_PAUSE_SECONDS)
 
 
 @asynccontextmanager
@@ -118,34 +132,52 @@ class _Server(uvicorn.Server):
 
 
 async def main(env: Env, health: Health, stop: asyncio.Event) -> None:
-    """Serve until told to stop."""
+    """Serve until told to stop, which may be while Kafka or the database is still waited for."""
     config = ApiConfig.from_env(env)
+    running = asyncio.create_task(_run(config, health, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set() and not health.ready:
+        running.cancel()
+    await asyncio.wait((running,))
+    stopping.cancel()
+    if not running.cancelled():
+        running.result()
+
+
+async def _run(config: ApiConfig, health: Health, stop: asyncio.Event) -> None:
     async with opened_pool(config) as pool, opened_gateway(config, pool) as gateway:
         keys = KeyRing(pool)
         await keys.refresh()
         api = Api(config, pool, keys, StationDirectory(pool, config.station_cache_seconds), gateway, wall_clock_ms)
         log_ends = LogEnds(config.bootstrap_servers)
+        server = _server(config, create_app(api, health, log_ends))
         health.ready["kafka"] = gateway.problem
         health.ready["database"] = keys.problem
-        server = _server(config, create_app(api, health, log_ends))
         health.ready["http"] = lambda: None if server.started else "the HTTP server does not listen yet"
-        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(gateway.run()), asyncio.create_task(keys.run())]
-        serving = asyncio.create_task(server.serve())
-        stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((*tasks, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if stop.is_set():
-                await _drain(health, gateway, server, serving)
-            for task in (*tasks, serving):
-                if task.done():
-                    await task
-            if not stop.is_set():
-                raise RuntimeError("the HTTP server has ended")
+            await _serve(server, gateway, keys, health, stop)
         finally:
-            for task in (*tasks, serving, stopping):
-                task.cancel()
-            await asyncio.gather(*tasks, serving, stopping, return_exceptions=True)
             await log_ends.close()
+
+
+async def _serve(server: _Server, gateway: CommandGateway, keys: KeyRing, health: Health, stop: asyncio.Event) -> None:
+    serving = asyncio.create_task(server.serve())
+    parts: list[asyncio.Task[Any]] = [serving, asyncio.create_task(gateway.run()), asyncio.create_task(keys.run())]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            await _drain(health, gateway, server, serving)
+        for part in parts:
+            if part.done():
+                await part
+        if not stop.is_set():
+            raise RuntimeError("the HTTP server has ended")
+    finally:
+        for task in (*parts, stopping):
+            task.cancel()
+        await asyncio.gather(*parts, stopping, return_exceptions=True)
 
 
 async def _drain(health: Health, gateway: CommandGateway, server: _Server, serving: asyncio.Task[None]) -> None:
