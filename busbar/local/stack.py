@@ -23,7 +23,7 @@ import busbar
 from busbar.kafka_topics import TopicError
 from busbar.local import fleet as demo
 from busbar.local import secrets
-from busbar.local.artifacts import Progress, pinned_kafka
+from busbar.local.artifacts import Progress, ensure_kafka, pinned_kafka
 from busbar.local.errors import StackError
 from busbar.local.kafka import RUN, KafkaCluster
 from busbar.local.postgres import PostgresServer, check_database
@@ -91,12 +91,14 @@ class Stack:
         Raises:
             StackError: Something does not work, in one line with the remedy. Call `stop` all the same.
         """
-        begin = time.monotonic()
         self._take_lock()
         raise_open_files()
         pepper = secrets.ensure_pepper(self.folder / "pepper")
         key = secrets.ensure_admin_key(self.folder / "admin.key")
         await _both(self._try_given_kafka(), self._try_given_postgres())
+        if self.options.kafka_bootstrap_servers is None:
+            await asyncio.to_thread(ensure_kafka, self._progress)
+        begin = time.monotonic()
         await _both(self._start_kafka(), self._start_postgres())
         await _both(self._create_topics(), self._prepare_database(key, pepper))
         await self._start_services(pepper)

@@ -116,6 +116,7 @@ def test_it_starts_serves_stops_and_keeps_its_data(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert f"busbar already runs in {folder} (process {first.process.pid})" in second.stderr
         assert "Traceback" not in second.stderr
+        assert first.run_file() == run, "the second one has touched the folder of the first"
 
         started = first.processes()
         assert len(started) >= 9  # Kafka, PostgreSQL with its workers, six services and the fleet

@@ -16,7 +16,7 @@ from busbar.local.runfile import RunFile
 from busbar.local.secrets import ensure_admin_key, ensure_pepper
 from busbar.local.services import KINDS, instances
 from busbar.local.supervisor import Rank
-from tests.unit.local.test_view import RUN
+from tests.unit.busbar.local.test_view import RUN
 
 
 def mode(path: Path) -> int:
