@@ -335,20 +335,24 @@ def _lines(
     tariff: Tariff, entries: Sequence[_Entry], steps_from: int, digits: int, rounding: Rounding
 ) -> tuple[list[Line], tuple[int, int]]:
     """The lines, and their sums in units of the last digit that a line can have."""
-    amounts = tariff.amounts
-    before_tax, after_tax, denominator = amounts.before_tax, amounts.after_tax, amounts.denominator
-    constant = [
-        (component, _KINDS[component.dimension], _QUANTITY_DIGITS[component.unit]) for component in tariff.components
-    ]
     each = rounding.at is RoundAt.LINE
-    shown, mode = (digits, rounding.mode) if each else (digits + DETAIL_DIGITS, RoundingMode.HALF_EVEN)
-    scale = 10**shown
+    shown = digits if each else digits + DETAIL_DIGITS
+    amounts, scale = tariff.amounts, 10**shown
+    denominator, half = amounts.denominator, amounts.denominator // 2
+    constant = [
+        (component, _KINDS[component.dimension], _QUANTITY_DIGITS[component.unit], before * scale, after * scale)
+        for component, before, after in zip(tariff.components, amounts.before_tax, amounts.after_tax, strict=True)
+    ]
     lines = []
     excl_sum = incl_sum = 0
     for place, (index, start_ms, end_ms, period, quantity) in enumerate(entries):
-        component, kind, quantity_digits = constant[index]
-        excl = round_ratio(quantity * before_tax[index] * scale, denominator, mode)
-        incl = round_ratio(quantity * after_tax[index] * scale, denominator, mode)
+        component, kind, quantity_digits, before_tax, after_tax = constant[index]
+        excl, incl = quantity * before_tax, quantity * after_tax
+        if each:
+            excl, incl = (round_ratio(side, denominator, rounding.mode) for side in (excl, incl))
+        else:
+            # What is only shown is rounded to the nearest; the line that closes the bill takes up the rest.
+            excl, incl = (excl + half) // denominator, (incl + half) // denominator
         excl_sum += excl
         incl_sum += incl
         lines.append(

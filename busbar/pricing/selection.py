@@ -93,6 +93,7 @@ class Edges:
         self.minutes = tuple(sorted(minutes))
         """Of the local day; empty if the clock does not matter."""
         self._by_quantity = tuple(tuple(sorted(values)) for values in by_quantity)
+        self._by_duration = any(by_quantity[q] for q in (Quantity.DURATION, Quantity.CHARGING, Quantity.IDLE))
         self.by_power = bool(by_quantity[Quantity.POWER])
         self.by_current = bool(by_quantity[Quantity.CURRENT])
         self._clock = clock
@@ -124,6 +125,8 @@ class Edges:
             parking: Whether the time counts as parking from now on.
         """
         next_ms = self._clock.next_edge(at_ms, self.minutes) if self.minutes else NEVER
+        if not self._by_duration:
+            return next_ms
         for quantity in _PARKING_DURATIONS if parking else _CHARGING_DURATIONS:
             if self._by_quantity[quantity]:
                 value = values[quantity]
