@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 BACKLOG = 4096
 """Of the listening socket: a storm of reconnecting stations arrives at once."""
 LOOP_PROBE_SECONDS = 0.1
-TICK_SECONDS = 0.02
+TICK_SECONDS = 0.05
 """How often paused sockets are looked at."""
 CLOSE_STEP_SECONDS = 0.05
 CLOSE_STEP_SOCKETS = 10

@@ -156,6 +156,11 @@ class StationConnection:
         """The WebSocket close code and reason, once the connection is to be closed."""
         return self._close
 
+    @property
+    def waits(self) -> bool:
+        """Whether something may come due, so that `sweep` is worth a call."""
+        return bool(self._pending) or (self._commands is not None and self._commands.outstanding is not None)
+
     # Frames of the station
 
     def receive_text(self, text: bytes, now: Instant) -> None:

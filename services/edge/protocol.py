@@ -428,18 +428,23 @@ class StationProtocol(asyncio.Protocol):
             connection.request_close(1008, "the station does not read what is sent to it")
             self.abort()
             return
-        connection.sweep(now)
         silent = now.monotonic - self._heard
-        if self._ping_interval and not self._paused:
-            if silent > self._ping_interval + config.ping_timeout_seconds:
-                connection.request_close(1006, "no answer to a ping")
-                self.abort()
-                return
-            if silent > self._ping_interval and not self._pinged and self._websocket is not None:
-                self._pinged = True
-                self._hub.metrics.pings += 1
-                self._websocket.send_ping(b"")
-        self._flush(now)
+        if silent > self._ping_interval and self._ping_interval and not self._paused:
+            self._ping(connection, silent, now)
+        if connection.waits:
+            connection.sweep(now)
+            self._flush(now)
+
+    def _ping(self, connection: StationConnection, silent: float, now: Instant) -> None:
+        """Ping a station that has been silent for so long, or give it up."""
+        if silent > self._ping_interval + self._hub.config.ping_timeout_seconds:
+            connection.request_close(1006, "no answer to a ping")
+            self.abort()
+        elif not self._pinged and self._websocket is not None:
+            self._pinged = True
+            self._hub.metrics.pings += 1
+            self._websocket.send_ping(b"")
+            self._flush(now)
 
     def _how_it_closed(self, exc: Exception | None) -> tuple[int, str]:
         """Close code and reason for `csms.connections`."""
