@@ -16,6 +16,7 @@ from busbar.avro.encoders import compile_encoder, encode_default
 from busbar.avro.errors import InvalidAvro, SchemaError
 from busbar.avro.lock import LockedSchema
 from busbar.avro.primitives import (
+    INSTANTS_READ,
     VARINTS,
     decode_instant,
     decode_length,
@@ -137,7 +138,12 @@ def _call_decoder(entry: LockedSchema) -> Callable[[bytes], StationCall]:
                 size >>= 1
                 position += 1
             message_id = data[position : position + size].decode()
-            received_at_ms, position = decode_instant(data, position + size)
+            position += size
+            received_at_ms = INSTANTS_READ.get(data[position : position + 6])
+            if received_at_ms is None:
+                received_at_ms, position = decode_instant(data, position)
+            else:
+                position += 6
             payload, position = decode_payload(data, position)
         except DECODE_ERRORS as error:
             raise InvalidAvro(f"{name}: {type(error).__name__}: {error}") from error

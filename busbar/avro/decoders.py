@@ -17,7 +17,9 @@ from typing import Any
 from busbar.avro.compatibility import readable_as
 from busbar.avro.decoding import NAMES
 from busbar.avro.errors import SchemaError
-from busbar.avro.samples import SampleDecoder, is_sample_record
+from busbar.avro.primitives import decimal_context
+from busbar.avro.sample_decoder import SampleDecoder
+from busbar.avro.samples import is_sample_record
 from busbar.avro.schema import (
     EXTRA,
     NO_DEFAULT,
@@ -209,14 +211,20 @@ class _Generator:
                 line("p = q")
             case Primitive("bytes", logical="decimal", precision=precision, scale=scale):
                 self.octets()
-                line(f"{target} = decode_decimal(data[p:q], {precision}, {scale})")
+                context = self.source.constant("context", decimal_context(precision, strict=True))
+                line(f"{target} = decode_decimal(data[p:q], {scale}, {context})")
                 line("p = q")
             case Primitive("bytes"):
                 self.octets()
                 line(f"{target} = data[p:q]")
                 line("p = q")
             case Primitive("long", logical="timestamp-millis"):
-                line(f"{target}, p = decode_instant(data, p)")
+                line("t = INSTANTS_READ.get(data[p : p + 6])")
+                with block("if t is None:"):
+                    line(f"{target}, p = decode_instant(data, p)")
+                with block("else:"):
+                    line(f"{target} = t")
+                    line("p += 6")
             case Primitive("long" | "int"):
                 line("c = data[p]")
                 with block("if c < 128:"):

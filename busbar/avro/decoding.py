@@ -45,6 +45,7 @@ NAMES: dict[str, Any] = {
     "not_null": not_null,
     "decode_extra": decode_extra,
     "decode_long": primitives.decode_long,
+    "INSTANTS_READ": primitives.INSTANTS_READ,
     "decode_instant": primitives.decode_instant,
     "decode_length": primitives.decode_length,
     "decode_block": primitives.decode_block,

@@ -20,8 +20,9 @@ from typing import Any
 
 from busbar.avro.encoding import NAMES
 from busbar.avro.errors import SchemaError
-from busbar.avro.primitives import INT_MAX, INT_MIN, LONG_MAX, LONG_MIN
-from busbar.avro.samples import SampleEncoder, is_sample_record
+from busbar.avro.primitives import INT_MAX, INT_MIN, LONG_MAX, LONG_MIN, decimal_context
+from busbar.avro.sample_encoder import SampleEncoder
+from busbar.avro.samples import is_sample_record
 from busbar.avro.schema import (
     EXTRA,
     NO_DEFAULT,
@@ -88,6 +89,8 @@ class _Generator:
         self.functions: dict[str, str] = {}
         """The function of each record that has one, by the record's full name."""
         self.pending: list[tuple[str, Record]] = []
+        self.repeated = 0
+        """How many arrays the value at hand is inside of: their items tend to repeat strings."""
 
     def generate(self, root: Record) -> Encoder:
         entry = self.function(root)
@@ -319,7 +322,9 @@ class _Generator:
                 with self.counted(value):
                     item = self.source.fresh("i")
                     with block(f"for {item} in {value}:"):
+                        self.repeated += 1
                         self.closed_value(items, item, f"{path}[]", depth + 1)
+                        self.repeated -= 1
                 line("out += b'\\x00'")
             case Map(of):
                 self.check(f"isinstance({value}, Mapping)", value, path, "a mapping")
@@ -338,9 +343,17 @@ class _Generator:
         match type_:
             case Primitive("string", json_text=True):
                 self.json_text(value)
+            case Primitive("string") if self.repeated:
+                known, text = self.source.constant("texts", {}), self.source.fresh("t")
+                line(f"{text} = {known}.get({value}) if {value}.__class__ is str else None")
+                line(f"out += closed_text({path!r}, {value}, {known}) if {text} is None else {text}")
             case Primitive("string"):
                 self.check(f"isinstance({value}, str)", value, path, "a string")
                 self.text(value)
+            case Primitive("long", logical="timestamp-millis"):
+                instant = self.source.fresh("t")
+                line(f"{instant} = INSTANTS.get({value}) if {value}.__class__ is int else None")
+                line(f"out += closed_instant({path!r}, {value}) if {instant} is None else {instant}")
             case Primitive("boolean"):
                 self.check(f"isinstance({value}, bool)", value, path, "a bool")
                 line(f"out += b'\\x01' if {value} else b'\\x00'")
@@ -353,7 +366,8 @@ class _Generator:
             case Primitive("double" | "float" as name):
                 line(f"out += pack_{name}(closed_double({path!r}, {value}))")
             case Primitive("bytes", logical="decimal", precision=precision, scale=scale):
-                line(f"out += encode_octets(encode_decimal({path!r}, {value}, {precision}, {scale}))")
+                context = self.source.constant("context", decimal_context(precision))
+                line(f"out += encode_octets(encode_decimal({path!r}, {value}, {scale}, {context}))")
             case Primitive("bytes"):
                 self.check(f"isinstance({value}, (bytes, bytearray, memoryview))", value, path, "bytes")
                 line(f"out += encode_octets(bytes({value}))")

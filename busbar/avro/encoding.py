@@ -10,6 +10,8 @@ from busbar.avro import primitives
 from busbar.avro.errors import InvalidAvro
 
 MISSING = object()
+_KNOWN_TEXTS = 1024
+_KNOWN_TEXT_BYTES = 64
 
 
 def refuse(path: str, expected: str, value: Any) -> Any:
@@ -76,6 +78,22 @@ def closed_long(path: str, value: Any, lowest: int, highest: int) -> bytes:
     return primitives.encode_long(value)
 
 
+def closed_instant(path: str, value: Any) -> bytes:
+    """Unix milliseconds of a closed record."""
+    encoded = closed_long(path, value, primitives.LONG_MIN, primitives.LONG_MAX)
+    return primitives.remember_instant(int(value), encoded)
+
+
+def closed_text(path: str, value: Any, known: dict[str, bytes]) -> bytes:
+    """A string that is likely to come again; it is remembered while there is room."""
+    if not isinstance(value, str):
+        refuse(path, "a string", value)
+    encoded = primitives.encode_text(value)
+    if len(known) < _KNOWN_TEXTS and len(encoded) < _KNOWN_TEXT_BYTES:
+        known[str(value)] = encoded
+    return encoded
+
+
 def closed_double(path: str, value: Any) -> float:
     """A double or float of a closed record."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -104,6 +122,9 @@ NAMES: dict[str, Any] = {
     "nearest_long": nearest_long,
     "nearest_double": nearest_double,
     "closed_long": closed_long,
+    "closed_instant": closed_instant,
+    "closed_text": closed_text,
+    "INSTANTS": primitives.INSTANTS,
     "closed_double": closed_double,
 }
 """The names that generated source refers to."""

@@ -9,7 +9,8 @@ import json
 import re
 import struct
 from collections.abc import Mapping
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, Inexact, InvalidOperation, Rounded
+from functools import cache
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ unpack_double = struct.Struct("<d").unpack_from
 pack_float = struct.Struct("<f").pack
 unpack_float = struct.Struct("<f").unpack_from
 
+_ONE = Decimal(1)
 _MAX_DOUBLE = 1.7976931348623157e308
 _LONG_DIGITS = re.compile(r"\d{19}")
 
@@ -47,10 +49,13 @@ PRESENT_VARINTS = tuple(b"\x02" + encoded for encoded in VARINTS[:1024])
 """The same after the index of a union's second branch."""
 
 
-_LOW = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14))
-_HIGH: dict[int, bytes] = {}
-_HIGH_READ: dict[bytes, int] = {}
+INSTANTS: dict[int, bytes] = {}
+"""Instants that were encoded lately; those of one event are often the same. `remember_instant` fills it."""
+INSTANTS_READ: dict[bytes, int] = {}
+"""Instants that were decoded lately, by their six bytes. `decode_instant` fills it."""
+
 _MEMO_SIZE = 4096
+_INSTANT_BYTES = 6  # of Unix milliseconds from 2004 to 2039
 
 
 def encode_long(value: int) -> bytes:
@@ -59,15 +64,7 @@ def encode_long(value: int) -> bytes:
         return VARINTS[value]
     if not LONG_MIN <= value <= LONG_MAX:
         raise InvalidAvro("a number does not fit into 64 bits")
-    if value < 1 << 40:
-        return encode_varint(value)
-    # An instant: all but its lowest bits stay the same for eight seconds.
-    high = _HIGH.get(value >> 13)
-    if high is None:
-        if len(_HIGH) >= _MEMO_SIZE:
-            _HIGH.clear()
-        high = _HIGH[value >> 13] = encode_varint(value)[2:]
-    return _LOW[value << 1 & 0x3FFF] + high
+    return encode_varint(value)
 
 
 def encode_text(text: str) -> bytes:
@@ -99,17 +96,21 @@ def decode_long(data: bytes, position: int) -> tuple[int, int]:
     return (rest >> 1) ^ -(rest & 1), position
 
 
+def remember_instant(value: int, encoded: bytes) -> bytes:
+    """Remember how an instant is encoded; returns that."""
+    if len(INSTANTS) >= _MEMO_SIZE:
+        INSTANTS.clear()
+    INSTANTS[value] = encoded
+    return encoded
+
+
 def decode_instant(data: bytes, position: int) -> tuple[int, int]:
-    """Read a long that is six bytes as a rule, as Unix milliseconds are from 2004 to 2039."""
-    high = _HIGH_READ.get(data[position + 2 : position + 6])
-    if high is not None and data[position] & data[position + 1] & 0x80:
-        rest = data[position] & 0x7F | (data[position + 1] & 0x7F) << 7
-        return high | rest >> 1 if not rest & 1 else ~(high | rest >> 1), position + 6
+    """Read a long that is Unix milliseconds and return it with the position behind it."""
     value, end = decode_long(data, position)
-    if end == position + 6:
-        if len(_HIGH_READ) >= _MEMO_SIZE:
-            _HIGH_READ.clear()
-        _HIGH_READ[data[position + 2 : end]] = (value if value >= 0 else ~value) & -0x2000
+    if end == position + _INSTANT_BYTES:
+        if len(INSTANTS_READ) >= _MEMO_SIZE:
+            INSTANTS_READ.clear()
+        INSTANTS_READ[data[position:end]] = value
     return value, end
 
 
@@ -178,32 +179,35 @@ def nearest_double(value: int) -> float:
         return _MAX_DOUBLE if value > 0 else -_MAX_DOUBLE
 
 
-def encode_decimal(path: str, value: Any, precision: int, scale: int) -> bytes:
+@cache
+def decimal_context(precision: int, *, strict: bool = False) -> Context:
+    """A context that keeps every digit, or raises; a strict one does not take trailing zeros off either."""
+    return Context(prec=precision, traps=[Inexact, InvalidOperation, *([Rounded] if strict else [])])
+
+
+def encode_decimal(path: str, value: Any, scale: int, context: Context) -> bytes:
     """The unscaled two's complement of a decimal, without its length. Raises `InvalidAvro` if digits would be lost."""
-    if isinstance(value, bool) or not isinstance(value, (Decimal, int)):
-        raise InvalidAvro(f"{path}: {type(value).__name__} is not a Decimal")
-    number = Decimal(value)
-    if not number.is_finite():
-        raise InvalidAvro(f"{path}: {value} is not a finite number")
-    sign, digits, exponent = number.as_tuple()
-    shift = int(exponent) + scale
-    if number and (number.adjusted() + scale >= precision or -shift > len(digits)):
-        raise InvalidAvro(f"{path}: {value} does not fit into {precision} digits with {scale} decimal places")
-    whole = int("".join(map(str, digits)))
-    if shift >= 0 or not whole:
-        unscaled = whole * 10 ** max(shift, 0) if whole else 0
-    else:
-        unscaled, lost = divmod(whole, 10**-shift)
-        if lost:
-            raise InvalidAvro(f"{path}: {value} has more than {scale} decimal places")
-    unscaled = -unscaled if sign else unscaled
-    return unscaled.to_bytes(abs(unscaled).bit_length() // 8 + 1, "big", signed=True)
+    if value.__class__ is not Decimal:
+        if isinstance(value, bool) or not isinstance(value, (Decimal, int)):
+            raise InvalidAvro(f"{path}: {type(value).__name__} is not a Decimal")
+        value = Decimal(value)
+    try:
+        unscaled = int(value.scaleb(scale, context).quantize(_ONE, context=context))
+    except (ArithmeticError, ValueError):
+        told = f"{path}: {value} does not fit into {context.prec} digits with {scale} decimal places"
+        raise InvalidAvro(told) from None
+    return unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
 
 
-def decode_decimal(raw: bytes, precision: int, scale: int) -> Decimal:
-    """Read a decimal from its unscaled two's complement. Raises `InvalidAvro` if it has more digits than allowed."""
-    unscaled = int.from_bytes(raw, "big", signed=True)
-    if len(raw) > precision or abs(unscaled) >= 10**precision:
-        raise InvalidAvro(f"a decimal of more than {precision} digits")
-    with localcontext(prec=max(precision, 1)):
-        return Decimal(unscaled).scaleb(-scale)
+def decode_decimal(raw: bytes, scale: int, context: Context) -> Decimal:
+    """Read a decimal from its unscaled two's complement; the context is a strict one.
+
+    Raises:
+        InvalidAvro: It has more digits than the context allows.
+    """
+    if len(raw) <= context.prec:
+        try:
+            return Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-scale, context)
+        except ArithmeticError:
+            pass
+    raise InvalidAvro(f"a decimal of more than {context.prec} digits")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from busbar.avro import InvalidAvro
 from busbar.avro.primitives import (
+    decimal_context,
     decode_block,
     decode_decimal,
     decode_instant,
@@ -79,13 +80,14 @@ def test_a_block_may_tell_its_size_but_not_lie_about_its_count() -> None:
 @given(st.integers(-(10**20), 10**20), st.integers(0, 6))
 def test_decimals_are_read_as_they_were_written(unscaled: int, scale: int) -> None:
     value = Decimal(unscaled).scaleb(-scale)
-    assert decode_decimal(encode_decimal("x", value, 24, scale), 24, scale) == value
+    encoded = encode_decimal("x", value, scale, decimal_context(24))
+    assert decode_decimal(encoded, scale, decimal_context(24, strict=True)) == value
 
 
 @pytest.mark.parametrize("raw", [b"\x7f" * 9, b"\x00" * 1_000_000, (10**18).to_bytes(8, "big")])
 def test_a_decimal_with_too_many_digits_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidAvro):
-        decode_decimal(raw, 18, 4)
+        decode_decimal(raw, 4, decimal_context(18, strict=True))
 
 
 JSON = st.recursive(

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from busbar.avro import InvalidAvro
 from busbar.avro.decoders import Decoder, compile_decoder
 from busbar.avro.encoders import Encoder, compile_encoder
-from busbar.avro.samples import MAX_TAILS, SampleDecoder, SampleEncoder, is_sample_record
+from busbar.avro.sample_decoder import SampleDecoder
+from busbar.avro.sample_encoder import SampleEncoder
+from busbar.avro.samples import MAX_TAILS, is_sample_record
 from busbar.avro.schema import Record
 from tests.unit.busbar.avro.reference import schema_of
 
@@ -126,6 +128,18 @@ def test_the_memo_is_bounded() -> None:
         assert decoder(encoded, 0)[0][0]["measurand"] == str(number)
     for memo in (encoder._memo, decoder._memo):
         assert sum(len(layouts) for layouts in memo.by_key.values()) <= MAX_TAILS
+
+
+@pytest.mark.parametrize("last", [["2.5", "9"], ["22", "3"], ["", ""], ["x" * 70, "1"], ["1.5", "33"]])
+def test_values_of_other_sizes_than_before_are_read(last: list[str]) -> None:
+    encoder, decoder = coders("string")
+    for values in (["1.5", "3"], ["1.6", "4"], ["1.7", "5"], ["1.8", "6"], last, ["1.9", "7"]):
+        samples = [sample(value, measurand=name) for value, name in zip(values, ("Voltage", "SoC"), strict=True)]
+        encoded = encode(encoder, samples)
+        assert decoder(encoded + bytes(200), 0) == (samples, len(encoded))
+    other = [sample("1.5", measurand="Voltage", unitOfMeasure={}), sample("3", measurand="SoC")]
+    encoded = encode(encoder, other)
+    assert decoder(encoded + bytes(200), 0) == (other, len(encoded))
 
 
 def test_a_long_value_leaves_no_layout_that_a_short_one_could_be_taken_for() -> None:
