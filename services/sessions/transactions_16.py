@@ -164,7 +164,7 @@ def fold_stop(state: State, event: Stop) -> list[Result]:
     if session is None:
         matched = False
         # Stops without a usable id are told apart by their content.
-        generation = 1 if known else event.content_hash + 2**31 + 1
+        generation = 1 if known else (event.content_hash & 0x3FFF_FFFF) + 2  # a PostgreSQL int
         session = new_session(station, event.transaction_id, generation, call)
         add_flags(session, Flag.START_MISSING)
     hear(session, call, now)
