@@ -101,6 +101,18 @@ def test_what_is_no_call_to_a_station_is_unknown(action: str) -> None:
     assert raised.value.status == 404
 
 
+@pytest.mark.parametrize("data", ["a\0b", "\0"])
+def test_a_nul_character_is_no_payload_though_the_schema_takes_it(data: str) -> None:
+    check_command(Version.V201, "DataTransfer", {"vendorId": "v", "data": {"list": ["fine"]}})
+    for payload in (
+        {"vendorId": data},
+        {"vendorId": "v", "data": {"list": [data]}},
+        {"vendorId": "v", "data": {data: 1}},
+    ):
+        with pytest.raises(Problem):
+            check_command(Version.V201, "DataTransfer", payload)
+
+
 def test_no_more_errors_are_listed_than_a_person_reads() -> None:
     payload: dict[str, Any] = {"getVariableData": [{} for _ in range(100)]}
     with pytest.raises(Problem) as raised:

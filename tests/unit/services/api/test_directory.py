@@ -40,6 +40,18 @@ async def test_requests_of_the_same_moment_share_a_query() -> None:
     assert [sorted(query) for query in pool.queries] == [["a", "b", "none"]]
 
 
+async def test_requests_that_come_while_a_query_is_under_way_share_the_next_one() -> None:
+    pool = Pool("a", "b", "c")
+    book = directory(pool)
+    tasks = []
+    for name in ("a", "b", "c"):
+        tasks.append(asyncio.create_task(book.find(name)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert [sorted(query) for query in pool.queries] == [["a"], ["b", "c"]]
+
+
 async def test_what_was_found_is_remembered_and_what_was_not_is_not() -> None:
     pool = Pool("a")
     book = directory(pool)

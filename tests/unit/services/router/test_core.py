@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from services.router.core import State
-from services.router.events import Dispatch, Stage
+from services.router.events import CommandDue, Dispatch, Stage
 from tests.unit.services.router.given import (
     RESET,
     T0,
@@ -138,8 +138,18 @@ def test_a_command_that_a_living_connection_handed_back_goes_there_again_after_a
 
 def test_an_undelivered_report_of_an_earlier_connection_is_stale(online: State) -> None:
     fold(online, requested(), B, reported("undelivered", "a"))
-    assert fold(online, reported("undelivered", "a")) == []
+    assert fold(online, reported("undelivered", "a", at=T0 + 1), reported("sent", "a", at=T0 + 2)) == []
     assert online.commands["c1"].stage == "dispatched"
+
+
+def test_a_report_that_comes_again_after_the_next_dispatch_is_no_news(online: State) -> None:
+    report = reported("undelivered", at=T0 + 5)
+    fold(online, requested(), report)
+    assert dispatches(pass_time(online, 3_000)) == [("c1", "a")]
+    assert fold(online, report) == []
+    assert online.commands["c1"].stage == "dispatched"
+    fold(online, reported("undelivered", at=T0 + 2_500))
+    assert online.commands["c1"].stage == "undelivered"
 
 
 def test_a_command_that_is_not_heard_of_gets_a_timeout(online: State) -> None:
@@ -265,6 +275,22 @@ def test_a_parked_command_waits_out_an_edge_that_is_silent_for_a_while(state: St
     assert stages(fold(state, requested(at=state.now_ms, park=True, within=600_000))) == ["parked"]
     fold(state, heard("edge-0", at=state.now_ms))
     assert dispatches(pass_time(state, 2_000)) == [("c1", "a")]
+
+
+def test_a_parked_command_is_looked_at_though_nobody_says_that_its_edge_is_back(state: State) -> None:
+    fold(state, heard("edge-0"), A)
+    pass_time(state, 20_000)
+    fold(state, requested(at=state.now_ms, park=True, within=600_000))
+    state.now_ms += 20_000
+    fold(state, heard("edge-0", at=state.now_ms))
+    assert dispatches(fold(state, CommandDue("c1", "CS-1", 0))) == [("c1", "a")]
+
+
+def test_reading_back_a_stage_does_not_undo_what_followed(online: State) -> None:
+    own = [read_back(item) for item in fold(online, requested()) if isinstance(item, Stage)]
+    fold(online, reported("sent"))
+    fold(online, *own)
+    assert (online.commands["c1"].stage, online.commands["c1"].attempts) == ("sent", 1)
 
 
 def test_reading_back_what_the_router_wrote_changes_nothing(online: State) -> None:

@@ -11,6 +11,7 @@ from tests.unit.services.router.given import (
     T0,
     connected,
     disconnected,
+    dispatches,
     fold,
     heard,
     pass_time,
@@ -51,6 +52,17 @@ def test_a_connection_that_was_seen_to_close_does_not_open_again() -> None:
     state = state_with_edges()
     fold(state, disconnected(A, at=T0 + 1_000), A)
     assert current(state) == ("a", False)
+
+
+def test_a_command_goes_to_the_newest_of_two_open_connections() -> None:
+    state = state_with_edges(T0 + 5_000)
+    assert dispatches(fold(state, B, A, requested(at=T0 + 5_000))) == [("c1", "b")]
+
+
+def test_what_was_first_said_of_a_close_stays() -> None:
+    state = state_with_edges()
+    fold(state, A, disconnected(A, at=T0 + 1_000), disconnected(A, at=T0 + 9_000))
+    assert state.stations["CS-1"].connections[0].disconnected_at_ms == T0 + 1_000
 
 
 def test_when_the_newest_closes_an_older_open_one_is_current_again() -> None:
@@ -102,6 +114,13 @@ def test_a_zombie_instance_does_not_displace_its_successor() -> None:
     fold(state, heard("edge-0", "i1"), heard("edge-0", "i2", at=T0 + 5_000, event="started"))
     fold(state, heard("edge-0", "i1", at=T0 + 9_000))
     assert state.edges["edge-0"].edge_instance == "i2"
+
+
+def test_an_instance_that_is_older_than_the_present_one_is_a_past_one_from_the_start() -> None:
+    state = State(T0 + 9_000)
+    fold(state, heard("edge-0", "i2", at=T0 + 5_000), heard("edge-0", "i1", at=T0 + 4_000))
+    assert state.edges["edge-0"].edge_instance == "i2"
+    assert state.edges["edge-0"].past_instances == ("i1",)
 
 
 def test_an_edge_that_is_silent_counts_as_gone_and_comes_back_with_its_connections() -> None:
