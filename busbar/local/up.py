@@ -32,7 +32,7 @@ async def run_stack(options: Options, *, plain: bool, console: Console | None = 
     stop = asyncio.Event()
     with view.download("the Kafka broker") as progress:
         stack = Stack(options, view.say, progress)
-        with_signals = _Signals(stop, stack, view)
+        signals = _Signals(stop, stack)
         try:
             started = await _until(stop, stack.start())
         except BaseException:
@@ -44,8 +44,9 @@ async def run_stack(options: Options, *, plain: bool, console: Console | None = 
             await _watch(stack, view, stop)
     finally:
         begin = time.monotonic()
+        view.say("stopping: Ctrl-C again kills what does not stop by itself")
         await stack.stop()
-        with_signals.remove()
+        signals.remove()
         view.say(f"stopped after {time.monotonic() - begin:.1f} s; the data stays in {options.folder}")
 
 
@@ -64,10 +65,9 @@ class _Signals:
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def __init__(self, stop: asyncio.Event, stack: Stack, view: View) -> None:
+    def __init__(self, stop: asyncio.Event, stack: Stack) -> None:
         self._stop = stop
         self._stack = stack
-        self._view = view
         self._loop = asyncio.get_running_loop()
         self._killing: asyncio.Task[None] | None = None
         for number in self._NUMBERS:
@@ -79,7 +79,6 @@ class _Signals:
 
     def _received(self, number: signal.Signals) -> None:
         if not self._stop.is_set():
-            self._view.say("stopping: Ctrl-C again kills what does not stop by itself")
             self._stop.set()
         elif number is signal.SIGINT and self._killing is None:
             self._killing = self._loop.create_task(self._stack.supervisor.kill())
