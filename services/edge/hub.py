@@ -290,13 +290,13 @@ class Hub:
         random.shuffle(found)
         return found
 
-    def should_log(self, address: str, outcome: str, now: Instant) -> bool:
-        """Whether to write a line about something that an address may do again and again."""
-        last = self._logged.get((address, outcome))
+    def should_log(self, who: str, outcome: str, now: Instant) -> bool:
+        """Whether to write a line about something that a station or address may do again and again."""
+        last = self._logged.get((who, outcome))
         if last is not None and now.monotonic - last < _LOG_AGAIN_SECONDS:
             return False
-        self._logged[address, outcome] = now.monotonic
-        self._logged.move_to_end((address, outcome))
+        self._logged[who, outcome] = now.monotonic
+        self._logged.move_to_end((who, outcome))
         if len(self._logged) > _MAX_LOGGED:
             self._logged.popitem(last=False)
         return True

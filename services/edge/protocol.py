@@ -69,6 +69,7 @@ class StationProtocol(asyncio.Protocol):
         "connected_at_ms",
         "number",
         "security_profile",
+        "station_id",
         "subprotocol",
     )
 
@@ -89,6 +90,7 @@ class StationProtocol(asyncio.Protocol):
         self._closing_since = self._write_paused_since = 0.0
         self.number = hub.next_number()
         self.address = ""
+        self.station_id = ""
         self.subprotocol = ""
         self.security_profile = 0
         self.connected_at_ms = 0
@@ -176,6 +178,7 @@ class StationProtocol(asyncio.Protocol):
             self._refuse(refusal, now)
             return
         self._response = response
+        self.station_id = visitor.station_id
         self._hub.door.admit(visitor, self._decided)
 
     def _is_encrypted(self) -> bool:
@@ -234,8 +237,8 @@ class StationProtocol(asyncio.Protocol):
 
     def _count_refusal(self, outcome: str, status: int, now: Instant) -> None:
         self._hub.metrics.handshakes[outcome] += 1
-        if self._hub.should_log(self.address, outcome, now):
-            extra = {"address": self.address, "outcome": outcome, "status": status}
+        if self._hub.should_log(self.station_id or self.address, outcome, now):
+            extra = {"station_id": self.station_id, "address": self.address, "outcome": outcome, "status": status}
             logger.warning("refused a handshake", extra=extra)
 
     # Messages

@@ -217,6 +217,16 @@ async def test_an_authorization_that_is_not_for_this_station_is_refused(
     assert (await _refused(live, headers={"Authorization": header}))[0] == status
 
 
+async def test_a_refusal_is_logged_once_a_minute_and_without_the_password(
+    live: LiveEdge, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        await _refused(live, password="SECRET")
+    (record,) = [record for record in caplog.records if record.getMessage() == "refused a handshake"]
+    assert (record.__dict__["station_id"], record.__dict__["outcome"]) == ("CP1", "bad_password")
+    assert "SECRET" not in str(record.__dict__)
+
+
 async def test_a_new_password_holds_at_once_and_the_old_one_no_longer(live: LiveEdge) -> None:
     async with live.connect():
         pass
