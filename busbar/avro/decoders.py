@@ -98,7 +98,15 @@ class _Generator:
         wanted = {entry.name: entry for entry in reader.fields}
         for entry in record.fields:
             target = f"{value}[{entry.name!r}]" if entry.name in wanted else self.source.fresh("unused")
-            self.value(entry.type, wanted.get(entry.name, entry).type, target, depth)
+            reader_type = wanted.get(entry.name, entry).type
+            if entry.default == "" and entry.type == reader_type == Primitive("string"):
+                with self.source.block("if data[p]:"):
+                    self.primitive(entry.type, target)
+                with self.source.block("else:"):  # as it often is
+                    self.source.line(f"{target} = ''")
+                    self.source.line("p += 1")
+            else:
+                self.value(entry.type, reader_type, target, depth)
         written = {entry.name for entry in record.fields}
         for entry in reader.fields:
             if entry.name not in written:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from busbar.avro.encoding import NAMES
@@ -133,20 +134,36 @@ class _Generator:
         refuse = f"refuse_fields({path!r}, {value}, {known}, {self.source.constant('needed', needed)})"
         rest = self.source.fresh("n")
         line(f"{rest} = len({value}) - {len(needed)}")
-        for entry in record.fields:
-            member = self.source.fresh("v")
-            line(f"{member} = {value}.get({entry.name!r}, MISSING)")
-            with block(f"if {member} is MISSING:"):
-                if entry.default is NO_DEFAULT:
+        for has_default, group in groupby(record.fields, lambda entry: entry.default is not NO_DEFAULT):
+            if has_default:
+                self.fields_with_defaults(list(group), value, path, rest, depth)
+                continue
+            for entry in group:
+                member = self.source.fresh("v")
+                line(f"{member} = {value}.get({entry.name!r}, MISSING)")
+                with block(f"if {member} is MISSING:"):
                     line(refuse)
-                else:
-                    line(f"out += {encode_default(self.schema, entry)!r}")
-            with block("else:"):
-                if entry.default is not NO_DEFAULT:
-                    line(f"{rest} -= 1")
                 self.closed_value(entry.type, member, f"{path}.{entry.name}", depth)
         with block(f"if {rest}:"):
             line(refuse)
+
+    def fields_with_defaults(self, fields: list[Field], value: str, path: str, rest: str, depth: int) -> None:
+        """Write fields that stand together; once nothing is left of the value, the other defaults at once."""
+        line, block = self.source.line, self.source.block
+        defaults = [encode_default(self.schema, entry) for entry in fields]
+        with block("while True:"):
+            for index, entry in enumerate(fields):
+                with block(f"if not {rest}:"):
+                    line(f"out += {b''.join(defaults[index:])!r}")
+                    line("break")
+                member = self.source.fresh("v")
+                line(f"{member} = {value}.get({entry.name!r}, MISSING)")
+                with block(f"if {member} is MISSING:"):
+                    line(f"out += {defaults[index]!r}")
+                with block("else:"):
+                    line(f"{rest} -= 1")
+                    self.closed_value(entry.type, member, f"{path}.{entry.name}", depth)
+            line("break")
 
     def open_record(self, record: Record, value: str, path: str, depth: int) -> None:
         line, block = self.source.line, self.source.block
