@@ -28,6 +28,10 @@ from busbar.stream.settings import WorkerSettings
 logger = logging.getLogger(__name__)
 
 
+def _nothing(*_: Any) -> None:
+    """Stands in for what a processor does not care to be told."""
+
+
 class Worker:
     """One worker of a processor's group.
 
@@ -76,7 +80,9 @@ class Worker:
             outbox=self._outbox,
             settings=settings,
             now=self._now,
+            on_lost=getattr(processor, "lost", _nothing),
         )
+        self._committed: Callable[[Any], None] = getattr(processor, "committed", _nothing)
         self.started = False
         self.turned_at = self._now()
         """When the loop last went round."""
@@ -234,6 +240,8 @@ class Worker:
             self.ownership.lose(folded.offsets.keys())
             return False
         self.ownership.advanced(advances)
+        if state is not NO_STATE:
+            self._committed(state)
         return True
 
     async def _acknowledgements(self) -> float:

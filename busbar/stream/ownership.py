@@ -39,6 +39,7 @@ class Ownership:
     Args:
         topics: Of the processor.
         now: The event loop's clock; what a lease lasts is the database's business.
+        on_lost: Called when partitions are not owned any more.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Ownership:
         outbox: Outbox,
         settings: WorkerSettings,
         now: Callable[[], float],
+        on_lost: Callable[[], None],
     ) -> None:
         self.owned: dict[int, Owned] = {}
         self.next_look = 0.0
@@ -72,6 +74,7 @@ class Ownership:
         self._outbox = outbox
         self._settings = settings
         self._now = now
+        self._on_lost = on_lost
         self._expected: dict[TopicPartition, int | None] = {}
         """What is read, with the offset that comes next; `None` where reading begins at the log's start."""
         self._stale = False
@@ -275,6 +278,7 @@ class Ownership:
         await self.forget_all()
 
     def _forget(self, partitions: Iterable[int]) -> None:
+        self._on_lost()
         for number in partitions:
             del self.owned[number]
             for name in self._names([number]):
