@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
@@ -159,30 +159,25 @@ class Tables:
                 self.stations[station.station_id] = dump_station(station)
 
 
-class Stopwatch:
-    """CPU seconds by part."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, float] = {}
-
-    def run(self, part: str, work: Callable[[], Any]) -> Any:
-        began = time.process_time()
-        done = work()
-        self.parts[part] = self.parts.get(part, 0.0) + time.process_time() - began
-        return done
-
-
 def measure(records: list[Record], size: int) -> dict[str, float]:
     """Microseconds per event, by part."""
-    watch, tables = Stopwatch(), Tables()
-    processor = SessionsProcessor(POLICY, partitions=PARTITIONS)
+    parts = dict.fromkeys(("decode", "load", "fold", "make ready"), 0.0)
+    tables, processor, clock = Tables(), SessionsProcessor(POLICY, partitions=PARTITIONS), time.process_time
     for batch in batches(records, size):
-        events = watch.run("decode", lambda batch=batch: [processor.decode(each) for each in batch])
-        state = watch.run("load", lambda events=events: tables.load(events))
-        watch.run("fold", lambda events=events, state=state: [processor.fold(state, event) for event in events])
-        watch.run("make ready", lambda state=state: store_call(state, state.shapes))
+        began = clock()
+        events = [processor.decode(each) for each in batch]
+        decoded = clock()
+        state = tables.load(events)
+        loaded = clock()
+        for event in events:
+            processor.fold(state, event)
+        folded = clock()
+        store_call(state, state.shapes)
+        ready = clock()
+        times = (decoded - began, loaded - decoded, folded - loaded, ready - folded)
+        parts = {part: parts[part] + seconds for part, seconds in zip(parts, times, strict=True)}
         tables.save(state)
-    return {part: seconds / len(records) * 1e6 for part, seconds in watch.parts.items()}
+    return {part: seconds / len(records) * 1e6 for part, seconds in parts.items()}
 
 
 async def measure_database(records: list[Record], size: int, url: str) -> dict[str, float]:
@@ -203,6 +198,7 @@ async def measure_database(records: list[Record], size: int, url: str) -> dict[s
         async with connection.transaction():
             await processor.store(connection, state)
         storing += time.perf_counter() - began
+        processor.committed(state)
     cpu = time.process_time() - cpu
     await connection.close()
     parts = {"cpu here": cpu, "load (waiting)": loading, "store (waiting)": storing}

@@ -191,10 +191,21 @@ class StationState:
     sessions: dict[str, Session] = field(default_factory=dict)
     transactions: dict[str, list[Session]] = field(default_factory=dict)
     """By transaction id; several where the station used an id again, oldest first."""
+    looked_up: set[str] = field(default_factory=set)
+    """The transaction ids of which all sessions are here."""
     site_id: str = ""
     quirks: dict[str, Any] = field(default_factory=dict)
     is_new: bool = False
     changed: bool = False
+
+    def remove(self, session: Session) -> None:
+        """Leave a session to the tables."""
+        del self.sessions[session.session_id]
+        same = self.transactions[session.transaction_id]
+        same.remove(session)
+        if not same:
+            del self.transactions[session.transaction_id]
+        self.looked_up.discard(session.transaction_id)
 
     def add(self, session: Session) -> None:
         if session.session_id in self.sessions:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
+
+import orjson
 
 from busbar.avro import InvalidAvro, decode_call
 from busbar.config import ConfigError
@@ -13,18 +16,18 @@ from busbar.stream.interfaces import InvalidRecord, StoreCall
 from busbar.stream.partitioner import Partitioner
 from busbar.topics import all_topics, topics_read_by
 from services.sessions import metrics
+from services.sessions.cache import StationCache
 from services.sessions.core import apply
 from services.sessions.decoding import Event, SessionDue, event_of
 from services.sessions.events import SERVICE
 from services.sessions.model import Policy, State
-from services.sessions.store import load_due, load_state, store_call
-
-logger = logging.getLogger(__name__)
+from services.sessions.store import CONFIGURED_SINCE, load_due, load_state, store_call
 
 KNOWN_SHAPES = "SELECT shape_id FROM sessions.sample_shapes WHERE shape_id = ANY($1::bigint[])"
 
 _DUE_LIMIT = 10_000
 _MOST_SHAPES = 65_536
+_CONFIGURATION_SECONDS = 5.0
 
 
 class SessionsProcessor:
@@ -47,6 +50,9 @@ class SessionsProcessor:
         self._known_shapes: set[int] = set()
         self._sent_shapes: set[int] = set()
         self._placed: set[int] = set()
+        self._cache = StationCache()
+        self._next_configuration = 0.0
+        self._configured_at: datetime | None = None
 
     def decode(self, record: Record) -> Event:
         if record.partition not in self._placed:
@@ -68,7 +74,31 @@ class SessionsProcessor:
                 self._known_shapes.clear()
             self._known_shapes.update(row[0] for row in rows)
             self._sent_shapes.clear()
-        return await load_state(connection, events, self._policy)
+        if self._cache and time.monotonic() >= self._next_configuration:
+            await self._read_configuration(connection)
+        return await load_state(connection, events, self._policy, self._cache)
+
+    def committed(self, state: State) -> None:
+        """The batch of this state is committed: the next one need not load it again."""
+        self._cache.put_back(state)
+
+    def lost(self) -> None:
+        """Partitions are not owned any more, or what the last commit did is not known: keep nothing."""
+        self._cache.forget()
+
+    def look_at_configuration(self) -> None:
+        """Do not wait with the next look at what operators have changed."""
+        self._next_configuration = 0.0
+
+    async def _read_configuration(self, connection: Any) -> None:
+        """What operators have changed of stations meanwhile; loaded stations bring theirs with them."""
+        self._next_configuration = time.monotonic() + _CONFIGURATION_SECONDS
+        since, self._configured_at = self._configured_at, await connection.fetchval("SELECT clock_timestamp()")
+        if since is None:
+            self._cache.forget()
+            return
+        for station_id, site_id, quirks in await connection.fetch(CONFIGURED_SINCE, since):
+            self._cache.configure(station_id, (site_id or "", orjson.loads(quirks)))
 
     def fold(self, state: State, event: Event) -> Iterable[Result]:
         return apply(state, event)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from busbar.stream.interfaces import StoreCall
+from services.sessions.cache import StationCache
 from services.sessions.decoding import (
     Authorize,
     Event,
@@ -40,6 +41,12 @@ from services.sessions.wire import sample_times
 LOAD = "SELECT kind, name, detail, fold FROM sessions.load($1, $2, $3, $4, $5)"
 
 SEEN = "SELECT session_id, event_key, content_hash FROM sessions.seen($1, $2)"
+
+CONFIGURED_SINCE = """
+SELECT station_id, site_id, quirks::text
+  FROM config.stations
+ WHERE updated_at >= $1::timestamptz - interval '1 minute'
+"""
 
 # The watchdog's next look at a session may be early, never late: events move the deadline without moving `due_at`.
 DUE = """
@@ -94,26 +101,39 @@ class Wanted:
             self.named.add((station_id, transaction_id))
 
 
-async def load_state(connection: Any, events: Sequence[Event], policy: Policy) -> State:
-    """The state that folding these events needs."""
+async def load_state(
+    connection: Any, events: Sequence[Event], policy: Policy, cache: StationCache | None = None
+) -> State:
+    """The state that folding these events needs; what the cache holds of it is taken from there."""
     wanted = Wanted(events)
     state = State(policy=policy)
-    named = list(wanted.named)
-    rows = await connection.fetch(
-        LOAD,
-        list(wanted.stations),
-        [station_id for station_id, _ in named],
-        [transaction_id for _, transaction_id in named],
-        list(wanted.due),
-        list(wanted.tokens),
-    )
-    read_rows(state, rows)
+    for station in cache.take(wanted.stations) if cache else ():
+        state.stations[station.station_id] = station
+    unknown = [station_id for station_id in wanted.stations if station_id not in state.stations]
+    named = [each for each in wanted.named if not _is_here(state, *each)]
+    if unknown or named or wanted.due or wanted.tokens:
+        rows = await connection.fetch(
+            LOAD,
+            unknown,
+            [station_id for station_id, _ in named],
+            [transaction_id for _, transaction_id in named],
+            list(wanted.due),
+            list(wanted.tokens),
+        )
+        read_rows(state, rows)
+        for station_id, transaction_id in named:
+            state.station(station_id).looked_up.add(transaction_id)
     suspects = suspicious(state, events)
     if suspects:
         sessions, keys = zip(*suspects, strict=True)
         for session_id, key, content_hash in await connection.fetch(SEEN, sessions, keys):
             state.known.setdefault((str(session_id), key), []).append(content_hash)
     return state
+
+
+def _is_here(state: State, station_id: str, transaction_id: str) -> bool:
+    station = state.stations.get(station_id)
+    return station is not None and transaction_id in station.looked_up
 
 
 def read_rows(state: State, rows: Iterable[Any]) -> None:

@@ -29,8 +29,9 @@ _TABLES = ("transactions", "stations", "meter_values", "sample_shapes", "signed_
 class Service:
     """A sessions processor with a connection, driven as the stream runtime drives it."""
 
-    def __init__(self, connection: Any, policy: Policy | None = None) -> None:
+    def __init__(self, connection: Any, policy: Policy | None = None, *, remembers: bool = False) -> None:
         self.connection = connection
+        self.remembers = remembers
         self.processor = SessionsProcessor(policy or Policy(), partitions=PARTITIONS, due_every_ms=0)
         self.events: list[dict[str, Any]] = []
         self.replies: list[dict[str, Any]] = []
@@ -56,6 +57,8 @@ class Service:
         await transaction.start()
         await self.processor.store(self.connection, state)
         await (transaction.commit() if commit else transaction.rollback())
+        if commit and self.remembers:
+            self.processor.committed(state)
         if commit:
             for result in results:
                 name, value = decode(result.value)
@@ -181,7 +184,7 @@ async def test_a_replay_into_empty_tables_gives_the_same_tables_and_results(conn
     first = [result for n in range(0, len(calls), 7) for result in await service.batch(*calls[n : n + 7])]
     tables = await service.tables()
     await connection.execute("TRUNCATE " + ", ".join(f"sessions.{table}" for table in _TABLES))
-    again = Service(connection)
+    again = Service(connection, remembers=True)
     second = [result for n in range(0, len(calls), 50) for result in await again.batch(*calls[n : n + 50])]
     assert [result.value for result in first] == [result.value for result in second]
     assert await again.tables() == tables
@@ -262,6 +265,19 @@ async def test_expired_never_ending_and_placed_tokens_are_read(connection: Any) 
     service, station = Service(connection), Station2x()
     await service.batch(*(station.authorize(tag) for tag in ("old", "ever", "there")))
     assert [reply["idTokenInfo"]["status"] for reply in service.replies] == ["Expired", "Accepted", "NotAtThisLocation"]
+
+
+async def test_a_worker_that_remembers_stations_hears_of_changes_to_their_configuration(connection: Any) -> None:
+    await connection.execute("INSERT INTO config.stations (station_id, site_id) VALUES ('CS1', 'south')")
+    await connection.execute("UPDATE config.tokens SET allowed_sites = '{north}'")
+    service, station = Service(connection, remembers=True), Station2x()
+    await service.batch(station.authorize("TAG"))
+    await service.batch(station.authorize("TAG"))
+    await connection.execute("UPDATE config.stations SET site_id = 'north', updated_at = now()")
+    service.processor.look_at_configuration()
+    await service.batch(station.authorize("TAG"))
+    statuses = [reply["idTokenInfo"]["status"] for reply in service.replies]
+    assert statuses == ["NotAtThisLocation", "NotAtThisLocation", "Accepted"]
 
 
 async def test_strings_and_numbers_of_any_kind_reach_the_tables(connection: Any) -> None:

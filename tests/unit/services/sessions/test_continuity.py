@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from services.sessions.model import load_station
 from tests.unit.services.sessions.world import HOUR, MINUTE, Station2x, Station16, World
 
 
-def accepting(**policy: int) -> World:
+def accepting(**policy: Any) -> World:
     world = World(**policy)
     world.token("TAG", allow_concurrent=True)
     return world

@@ -19,8 +19,8 @@ QUICK = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCh
 DAY = 24 * HOUR
 
 
-def accepting() -> World:
-    world = World()
+def accepting(*, cached: bool = False) -> World:
+    world = World(cached=cached)
     world.token("TAG", allow_concurrent=True)
     return world
 
@@ -171,6 +171,27 @@ def test_the_size_of_batches_changes_nothing(seed: int) -> None:
     assert one_by_one.sessions == at_once.sessions
     assert one_by_one.stations == at_once.stations
     assert one_by_one.out == at_once.out
+
+
+@QUICK
+@given(st.integers(0, 2**32))
+def test_a_worker_that_remembers_stations_does_what_one_does_that_loads_them(seed: int) -> None:
+    rng = random.Random(seed)
+    history = History(rng, 6)
+    calls = [each for call in history.calls for each in ([call, resent(call)] if rng.random() < 0.1 else [call])]
+    calls = reordered(rng, calls, 20)
+    one = Station16("CP1")
+    for n in range(12):
+        calls.insert(rng.randrange(len(calls)), one.start(n, n * HOUR))
+        calls.insert(rng.randrange(len(calls)), one.stop(rng.choice((-1, 4711, 0)), n + 50, n * HOUR + MINUTE))
+        calls.insert(rng.randrange(len(calls)), one.meter(str(n), n * HOUR, transaction_id=rng.choice((None, 4711))))
+    loading, remembering = accepting(), accepting(cached=True)
+    for world in (loading, remembering):
+        in_batches(world, random.Random(seed), calls, 5)
+        world.due(9 * DAY)
+    assert (loading.sessions, loading.stations) == (remembering.sessions, remembering.stations)
+    assert (loading.rows, loading.out) == (remembering.rows, remembering.out)
+    assert remembering.queries <= loading.queries
 
 
 @QUICK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from services.sessions.decoding import SessionDue
@@ -10,7 +12,7 @@ from tests.unit.services.sessions.world import HOUR, MINUTE, T0, Station2x, Stat
 DAY = 24 * HOUR
 
 
-def accepting(**policy: int) -> World:
+def accepting(**policy: Any) -> World:
     world = World(**policy)
     world.token("TAG", allow_concurrent=True)
     return world

@@ -13,10 +13,11 @@ from busbar.ocpp.times import format_timestamp_ms
 from busbar.ocpp.validation import validate_response
 from busbar.ocpp.versions import Version
 from busbar.records import Result, StationCall
+from services.sessions.cache import StationCache
 from services.sessions.core import apply
 from services.sessions.decoding import Event, SessionDue, event_of
 from services.sessions.model import Policy, Session, State, dump_session, dump_station, load_session
-from services.sessions.store import Wanted, read_rows, suspicious
+from services.sessions.store import LOAD, SEEN, load_state
 from services.sessions.tokens import ACCEPTED, token_key
 
 T0 = 1_763_712_000_000
@@ -80,7 +81,7 @@ class Out:
 class World:
     """Tables, and batches that read and write them."""
 
-    def __init__(self, **policy: Any) -> None:
+    def __init__(self, *, cached: bool = False, **policy: Any) -> None:
         self.policy = Policy(**policy)
         self.sessions: dict[str, bytes] = {}
         self.stations: dict[str, bytes] = {}
@@ -93,6 +94,8 @@ class World:
         self.config: dict[str, tuple[str | None, dict[str, Any]]] = {}
         self.out = Out()
         """Everything that was ever produced."""
+        self.cache: StationCache | None = StationCache() if cached else None
+        self.queries = 0
 
     def token(self, id_token: str, status: str = ACCEPTED, **more: Any) -> None:
         """A row of config.tokens."""
@@ -111,32 +114,48 @@ class World:
         self.tokens[token_key(id_token)] = [token_key(id_token), id_token, "Central", status, *columns.values()]
 
     def load(self, events: Sequence[Event]) -> State:
-        wanted = Wanted(events)
-        state = State(policy=self.policy)
-        read_rows(state, self._rows(wanted))
-        for session_id, key in suspicious(state, events):
-            hashes = [r.content_hash for r in self.rows if (r.session_id, r.event_key) == (session_id, key)]
-            if hashes:
-                state.known[session_id, key] = hashes
-        return state
+        """As the service loads, from these tables."""
+        loading = load_state(self, events, self.policy, self.cache)
+        try:
+            loading.send(None)
+        except StopIteration as done:
+            state: State = done.value
+            return state
+        raise AssertionError("nothing here waits")
 
-    def _rows(self, wanted: Wanted) -> Iterator[tuple[str, str, str | None, bytes | None]]:
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        """Stands in for a connection."""
+        self.queries += 1
+        if query == LOAD:
+            stations, named_stations, named_transactions, due, tokens = arguments
+            return list(self._rows(stations, set(zip(named_stations, named_transactions, strict=True)), due, tokens))
+        assert query == SEEN
+        wanted = set(zip(*arguments, strict=True))
+        return [
+            (row.session_id, row.event_key, row.content_hash)
+            for row in self.rows
+            if (row.session_id, row.event_key) in wanted
+        ]
+
+    def _rows(
+        self, stations: Sequence[str], named: set[tuple[str, str]], due: Sequence[str], tokens: Sequence[str]
+    ) -> Iterator[tuple[str, str, str | None, bytes | None]]:
         sessions = {session_id: load_session(raw) for session_id, raw in self.sessions.items()}
-        unsettled = {each for name in wanted.stations for each in self.unsettled.get(name, ())}
-        for name in wanted.stations & self.stations.keys():
+        unsettled = {each for name in stations for each in self.unsettled.get(name, ())}
+        for name in set(stations) & self.stations.keys():
             yield "station", name, None, self.stations[name]
-        for name in wanted.stations & self.config.keys():
+        for name in set(stations) & self.config.keys():
             yield "config", name, orjson.dumps(self.config[name]).decode(), None
         for session_id, session in sessions.items():
-            is_open = session.is_open and session.station_id in wanted.stations
-            named = (session.station_id, session.transaction_id) in wanted.named
-            if is_open or named or session_id in unsettled or session_id in wanted.due:
+            is_open = session.is_open and session.station_id in stations
+            is_named = (session.station_id, session.transaction_id) in named and not session.is_open
+            if is_open or is_named or session_id in unsettled or session_id in due:
                 yield "session", session_id, None, self.sessions[session_id]
-        for key in wanted.tokens & self.tokens.keys():
+        for key in set(tokens) & self.tokens.keys():
             yield "token", key, orjson.dumps(self.tokens[key]).decode(), None
         for session_id, session in sessions.items():
             key = token_key(session.id_token)
-            if session.is_open and session.authorization_status == ACCEPTED and key in wanted.tokens:
+            if session.is_open and session.authorization_status == ACCEPTED and key in tokens:
                 yield "use", key, session_id, None
 
     def save(self, state: State) -> None:
@@ -162,6 +181,8 @@ class World:
             out.add(results, origin)
             self.out.add(results, origin)
         self.save(state)
+        if self.cache is not None:
+            self.cache.put_back(state)
         return out
 
     def each(self, calls: Iterable[StationCall]) -> Out:
