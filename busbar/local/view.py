@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -79,7 +80,9 @@ def panel(figures: Figures, restarts: Mapping[str, int], events: Sequence[str]) 
     table.add_row(*(Text(label, style="dim") for label, _ in shown))
     notes = [Text(event, style="yellow") for event in events]
     notes += [Text(f"{name} does not answer", style="red") for name in figures.unreachable]
-    return Panel(Group(table, *notes), title="Busbar", subtitle="Ctrl-C stops everything; the data stays")
+    box = Panel(Group(table, *notes), title="Busbar", subtitle="Ctrl-C stops everything; the data stays")
+    # The terminal writes ^C behind the last line: in the last column it would begin a new one and shift the panel.
+    return Padding(box, (0, 3, 0, 0))
 
 
 class View:
