@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -70,7 +69,9 @@ def line(figures: Figures, restarts: Mapping[str, int]) -> str:
     return text + "".join(f" | {name} does not answer" for name in figures.unreachable)
 
 
-def panel(figures: Figures, restarts: Mapping[str, int], events: Sequence[str]) -> RenderableType:
+def panel(
+    figures: Figures, restarts: Mapping[str, int], events: Sequence[str], width: int | None = None
+) -> RenderableType:
     """The figures side by side, with the last events beneath."""
     table = Table.grid(expand=True, padding=(0, 1))
     shown = cells(figures, restarts)
@@ -80,9 +81,8 @@ def panel(figures: Figures, restarts: Mapping[str, int], events: Sequence[str]) 
     table.add_row(*(Text(label, style="dim") for label, _ in shown))
     notes = [Text(event, style="yellow") for event in events]
     notes += [Text(f"{name} does not answer", style="red") for name in figures.unreachable]
-    box = Panel(Group(table, *notes), title="Busbar", subtitle="Ctrl-C stops everything; the data stays")
-    # The terminal writes ^C behind the last line: in the last column it would begin a new one and shift the panel.
-    return Padding(box, (0, 3, 0, 0))
+    subtitle = "Ctrl-C stops everything; the data stays"
+    return Panel(Group(table, *notes), title="Busbar", subtitle=subtitle, width=width)
 
 
 class View:
@@ -146,7 +146,9 @@ class View:
             try:
                 while True:
                     figures = await collector.collect()
-                    live.update(panel(figures, restarts(), list(self._events)), refresh=True)
+                    # The terminal writes ^C behind the last line: there has to be room, or the panel is shifted.
+                    width = self.console.width - 3
+                    live.update(panel(figures, restarts(), list(self._events), width), refresh=True)
                     if await _wait(stop, PANEL_SECONDS):
                         return
             finally:
