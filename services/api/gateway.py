@@ -18,7 +18,7 @@ import asyncpg
 
 from busbar.avro import InvalidAvro, decode, encode
 from busbar.records import Record, ReturnAddress, TopicPartition
-from busbar.stream.interfaces import Consumer, Producer, RecordTooLarge
+from busbar.stream.interfaces import Consumer, Producer, RecordTooLarge, UnknownTopic
 from busbar.stream.replies import with_return_address
 from services.api import metrics
 from services.api.core import Outcome
@@ -154,10 +154,11 @@ class CommandGateway:
             if not acknowledged.done():
                 acknowledged.set_result(None)
 
-        if partition is None:
-            partition = self._producer.partition_for(topic, key)
         try:
-            self._producer.append(topic, partition, key=key, value=value, timestamp_ms=now_ms, on_ack=on_ack)
+            number = self._producer.partition_for(topic, key) if partition is None else partition
+            self._producer.append(topic, number, key=key, value=value, timestamp_ms=now_ms, on_ack=on_ack)
+        except UnknownTopic:
+            raise unavailable("kafka", f"The topic {topic} is not there.") from None
         except RecordTooLarge:
             raise Problem(413, "too-large", "The command is too large for the log") from None
         self._unacknowledged[acknowledged] = (self._monotonic() + _ACK_SECONDS, name)

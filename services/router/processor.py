@@ -15,6 +15,8 @@ from services.router.presence import Edge, Standing, lost_before
 from services.router.records import TOPICS, read_record, write_outcome
 from services.router.watch import EdgeWatch
 
+_SHARE = 1_000
+
 
 class OwnStages:
     """Remembers the stages that this process wrote, which come back on `csms.command-events`.
@@ -96,15 +98,21 @@ class RouterProcessor:
         edges = await store.edges(connection)
         metrics.show_edges(edges.values())
         silent = self._watch.look(edges.values(), partitions, now_ms)
-        stations = [
+        stations: list[Event] = [
             *await self._lost(connection, edges, partitions, now_ms),
             *await self._found(connection, edges, partitions, now_ms),
             *await store.closes_due(connection, partitions, now_ms),
         ]
         commands = await store.commands_due(connection, partitions, now_ms)
-        for kind, events in (("edges", silent), ("stations", stations), ("commands", commands)):
+        # A thousand of each: a dead edge with many stations must not keep commands waiting.
+        due: dict[str, Sequence[Event]] = {
+            "edges": silent,
+            "stations": list(dict.fromkeys(stations))[:_SHARE],
+            "commands": commands[:_SHARE],
+        }
+        for kind, events in due.items():
             metrics.DUE.labels(kind).inc(len(events))
-        return [*silent, *dict.fromkeys(stations), *commands]
+        return [event for events in due.values() for event in events]
 
     async def _lost(
         self, connection: Any, edges: dict[str, Edge], partitions: Sequence[int], now_ms: int

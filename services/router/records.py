@@ -24,6 +24,8 @@ from services.router.events import (
 _SERVICE = "router"
 _LATEST_MS = 253_402_300_799_999
 """The end of the year 9999: Postgres and Python hold no more."""
+_LONGEST_NAME = 255
+_LONGEST_WORD = 32
 _NORMAL_CLOSURE = 1000
 
 
@@ -46,10 +48,13 @@ def read_record(record: Record) -> Event:
 
 
 def _identity(value: dict[str, Any], *names: str) -> None:
-    """Refuse names with a NUL character: no table could hold them, and nothing else is called so."""
+    """Refuse names that no table and no index could hold; nothing is called so."""
     for name in names:
-        if "\0" in value[name]:
+        text = value[name]
+        if "\0" in text:
             raise InvalidRecord("nul-character", name)
+        if len(text) > _LONGEST_NAME:
+            raise InvalidRecord("over-long-name", name)
 
 
 def _instant(value: dict[str, Any], name: str) -> int:
@@ -116,7 +121,9 @@ def _command(value: dict[str, Any], partition: int) -> Event:
 
 
 def _stage_reported(value: dict[str, Any], partition: int) -> Event:
-    _identity(value, "command_id", "station_id", "connection_id")
+    _identity(value, "command_id", "station_id", "connection_id", "edge")
+    if len(value["stage"]) > _LONGEST_WORD or len(value["source"]) > _LONGEST_WORD:
+        raise InvalidRecord("unknown-stage", value["stage"][:_LONGEST_WORD])
     return StageReported(
         command_id=value["command_id"],
         station_id=value["station_id"],

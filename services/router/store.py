@@ -32,7 +32,7 @@ from services.router.rows import (
     station_row,
 )
 
-DUE_LIMIT = 5_000
+DUE_LIMIT = 1_000
 """How many events of one kind come due at a time; the rest follow a second later."""
 
 _EDGE_COLUMNS = """edge, edge_instance, edge_partition, event, connections, address, last_seen, instance_since,

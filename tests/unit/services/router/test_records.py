@@ -59,12 +59,23 @@ def test_names_with_sql_script_or_signs_are_names() -> None:
         ({"connected_at": 1 << 60}, "impossible-instant"),
         ({"station_id": "a\0b"}, "nul-character"),
         ({"connection_id": "\0"}, "nul-character"),
+        ({"station_id": "x" * 256}, "over-long-name"),
+        ({"edge_instance": "x" * 100_000}, "over-long-name"),
     ],
 )
 def test_a_connection_that_cannot_be_is_a_dead_letter(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidRecord) as raised:
         read_record(record("csms.connections", "csms.ConnectionEvent", {**CONNECTION, **change}))
     assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "change", [{"command_id": "x" * 3_000}, {"stage": "x" * 3_000}, {"source": "x" * 3_000}, {"at": -1}]
+)
+def test_a_stage_that_no_index_could_hold_is_a_dead_letter(change: dict[str, Any]) -> None:
+    value = {"command_id": "c", "station_id": "s", "action": "Reset", "stage": "sent", "source": "edge", "at": T0}
+    with pytest.raises(InvalidRecord):
+        read_record(record("csms.command-events", "csms.CommandEvent", value | change))
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\0", b"garbage", b"\0\0\0\0\1", b"\0\xff\xff\xff\xff" + b"x" * 100])
