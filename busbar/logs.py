@@ -53,5 +53,5 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # aiokafka repeats every retry at WARNING while a broker is away; our own health checks say it once.
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    # aiokafka repeats every retry, twenty a second, while a broker is away; our own lines and checks say it once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
