@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from busbar.avro.asyncapi import asyncapi_document
 from busbar.avro.compatibility import problems
 from busbar.avro.conversion import action_record
 from busbar.avro.documents import topics_page
@@ -96,6 +97,7 @@ def generated_files(root: Path, amend: frozenset[str] = frozenset()) -> dict[Pat
     update_lock(lock, topic_schemas(sources), amend)
     files[folder / LOCK_FILE] = lock.to_json()
     files[root / "docs" / "topics.md"] = topics_page()
+    files[root / "docs" / "asyncapi.yaml"] = asyncapi_document(lock)
     return files
 
 
