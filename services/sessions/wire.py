@@ -12,7 +12,15 @@ from functools import cache
 from typing import Any
 
 from busbar.avro.codec import header_of, newest
-from busbar.avro.primitives import PRESENT_VARINTS, VARINTS, dump_json, encode_long, encode_text
+from busbar.avro.primitives import (
+    INSTANTS,
+    PRESENT_VARINTS,
+    VARINTS,
+    dump_json,
+    encode_long,
+    encode_text,
+    remember_instant,
+)
 from services.sessions.continuity import Change
 from services.sessions.flags import flag_names
 from services.sessions.model import FINAL_STATES, Cause, Point, Session
@@ -54,7 +62,7 @@ def encode_session_event(
         total, register_begin, register_end = gap
         rung = "samples"
     sequence, at_ms, station_ms = session.sequence, moment.at_ms, moment.station_ms
-    at = encode_long(at_ms)
+    at = INSTANTS.get(at_ms) or _instant(at_ms)
     at_present = b"\x02" + at
     last = points[-1] if points else _NO_POINT
     parts = [
@@ -67,10 +75,10 @@ def encode_session_event(
         _TRUE if session.is_complete else _FALSE,
         _TRUE if cause.offline else _FALSE,
         at,
-        at_present if station_ms == at_ms else _optional_long(station_ms),
-        encode_long(moment.received_ms),
-        _optional_long(session.started_ms),
-        _optional_long(session.ended_ms),
+        at_present if station_ms == at_ms else _optional_instant(station_ms),
+        INSTANTS.get(moment.received_ms) or _instant(moment.received_ms),
+        _optional_instant(session.started_ms),
+        _optional_instant(session.ended_ms),
         _word(cause.trigger),
         _optional_long(cause.seq_no),
         _word(cause.charging_state),
@@ -86,7 +94,7 @@ def encode_session_event(
         parts.append(_count(points))
         for point_ms, register, power, current in points:
             parts += (
-                at if point_ms == at_ms else encode_long(point_ms),
+                at if point_ms == at_ms else INSTANTS.get(point_ms) or _instant(point_ms),
                 _NULL if register is None else b"\x02" + _decimal(register),
                 _NULL if power is None else _present_double(2, power / MICRO),
                 _NULL if current is None else _present_double(2, current / MICRO),
@@ -145,12 +153,13 @@ def encode_meter_samples(
         _text(event_id),
         _word(action),
         _optional_long(seq_no),
-        encode_long(received_ms),
+        INSTANTS.get(received_ms) or _instant(received_ms),
     ]
     values, station_ms = samples.values, samples.times[0]
     layout: _Layout = samples.shape.layout or _layout(samples.shape)
     if layout.pack is not None and len(samples.times) == 1 and station_ms is not None and not samples.unreadable:
-        at = encode_long(station_ms + shift_ms)
+        at_ms = station_ms + shift_ms
+        at = INSTANTS.get(at_ms) or _instant(at_ms)
         if len(at) == _INSTANT:
             arguments = layout.arguments.copy()
             arguments[1::3] = [at + b"\x02"] * len(values)
@@ -275,6 +284,15 @@ def _text(text: str) -> bytes:
     raw = text.encode()
     size = len(raw)
     return (VARINTS[size] if size < 8192 else encode_long(size)) + raw
+
+
+def _instant(value: int) -> bytes:
+    """An instant that is not remembered."""
+    return remember_instant(value, encode_long(value))
+
+
+def _optional_instant(value: int | None) -> bytes:
+    return _NULL if value is None else b"\x02" + (INSTANTS.get(value) or _instant(value))
 
 
 def _optional_long(value: int | None) -> bytes:
