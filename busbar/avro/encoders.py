@@ -370,7 +370,8 @@ class _Generator:
             case Primitive("long", logical="timestamp-millis"):
                 instant = self.source.fresh("t")
                 line(f"{instant} = INSTANTS.get({value}) if {value}.__class__ is int else None")
-                line(f"out += closed_instant({path!r}, {value}) if {instant} is None else {instant}")
+                encoded = f"closed_long({path!r}, {value}, {LONG_MIN}, {LONG_MAX})"
+                line(f"out += {encoded} if {instant} is None else {instant}")
             case Primitive("boolean"):
                 self.check(f"isinstance({value}, bool)", value, path, "a bool")
                 line(f"out += b'\\x01' if {value} else b'\\x00'")

@@ -78,12 +78,6 @@ def closed_long(path: str, value: Any, lowest: int, highest: int) -> bytes:
     return primitives.encode_long(value)
 
 
-def closed_instant(path: str, value: Any) -> bytes:
-    """Unix milliseconds of a closed record."""
-    encoded = closed_long(path, value, primitives.LONG_MIN, primitives.LONG_MAX)
-    return primitives.remember_instant(int(value), encoded)
-
-
 def closed_text(path: str, value: Any, known: dict[str, bytes]) -> bytes:
     """A string that is likely to come again; it is remembered while there is room."""
     if not isinstance(value, str):
@@ -122,7 +116,6 @@ NAMES: dict[str, Any] = {
     "nearest_long": nearest_long,
     "nearest_double": nearest_double,
     "closed_long": closed_long,
-    "closed_instant": closed_instant,
     "closed_text": closed_text,
     "INSTANTS": primitives.INSTANTS,
     "closed_double": closed_double,

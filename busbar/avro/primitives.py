@@ -50,7 +50,7 @@ PRESENT_VARINTS = tuple(b"\x02" + encoded for encoded in VARINTS[:1024])
 
 
 INSTANTS: dict[int, bytes] = {}
-"""Instants that were encoded lately; those of one event are often the same. `remember_instant` fills it."""
+"""Instants that were encoded lately; those of one event are often the same. `encode_long` fills it."""
 INSTANTS_READ: dict[bytes, int] = {}
 """Instants that were decoded lately, by their six bytes. `decode_instant` fills it."""
 
@@ -62,9 +62,21 @@ def encode_long(value: int) -> bytes:
     """A long. Raises `InvalidAvro` outside 64 bits."""
     if 0 <= value < 8192:
         return VARINTS[value]
+    known = INSTANTS.get(value)
+    if known is not None:
+        return known
     if not LONG_MIN <= value <= LONG_MAX:
         raise InvalidAvro("a number does not fit into 64 bits")
-    return encode_varint(value)
+    encoded = encode_varint(value)
+    return remember_instant(value, encoded) if len(encoded) == _INSTANT_BYTES else encoded
+
+
+def remember_instant(value: int, encoded: bytes) -> bytes:
+    """Remember how an instant is encoded; returns that."""
+    if len(INSTANTS) >= _MEMO_SIZE:
+        INSTANTS.clear()
+    INSTANTS[value] = encoded
+    return encoded
 
 
 def encode_text(text: str) -> bytes:
@@ -94,14 +106,6 @@ def decode_long(data: bytes, position: int) -> tuple[int, int]:
     if rest >> 64:
         raise InvalidAvro(f"a number of more than 64 bits ends at byte {position}")
     return (rest >> 1) ^ -(rest & 1), position
-
-
-def remember_instant(value: int, encoded: bytes) -> bytes:
-    """Remember how an instant is encoded; returns that."""
-    if len(INSTANTS) >= _MEMO_SIZE:
-        INSTANTS.clear()
-    INSTANTS[value] = encoded
-    return encoded
 
 
 def decode_instant(data: bytes, position: int) -> tuple[int, int]:

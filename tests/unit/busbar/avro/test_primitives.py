@@ -48,7 +48,9 @@ def test_longs_have_fastavros_bytes_and_are_read_again(value: int) -> None:
 def test_instants_are_read_the_same_before_and_after_they_are_remembered() -> None:
     for number in range(1_777_889_472_000, 1_777_889_472_000 + 50_000, 7):
         for value in (number, -number, ~number):
-            assert decode_instant(encode_long(value), 0)[0] == value
+            encoded = encode_varint(value)
+            assert encode_long(value) == encode_long(value) == encoded
+            assert decode_instant(encoded, 0)[0] == decode_instant(encoded, 0)[0] == value
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1])
