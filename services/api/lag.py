@@ -26,19 +26,19 @@ class LogEnds:
             progress: The next offset to read; `None` if nothing was read yet.
         """
         partitions = [TopicPartition(topic, number) for topic, number in progress]
-        unread = [TopicPartition(topic, number) for (topic, number), offset in progress.items() if offset is None]
         try:
             async with self._lock, asyncio.timeout(_LOOKUP_SECONDS):
                 consumer = await self._connected()
                 ends = await consumer.end_offsets(partitions)
-                starts = await consumer.beginning_offsets(unread) if unread else {}
+                starts = await consumer.beginning_offsets(partitions)
         except (errors.KafkaError, OSError, AssertionError):
             await self.close()
             return None
         lag = {}
         for partition, end in ends.items():
-            known = progress[partition.topic, partition.partition]
-            lag[partition.topic, partition.partition] = max(end - (starts[partition] if known is None else known), 0)
+            # What retention has removed is not read any more.
+            following = max(progress[partition.topic, partition.partition] or 0, starts[partition])
+            lag[partition.topic, partition.partition] = max(end - following, 0)
         return lag
 
     async def _connected(self) -> Any:
