@@ -18,9 +18,13 @@ class TopicPartition:
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
-    """A record as read from the log."""
+    """A record as read from the log.
+
+    Not frozen, and `Result` neither, because a processor makes tens of thousands of these a second; they are values
+    all the same.
+    """
 
     topic: str
     partition: int
@@ -32,7 +36,7 @@ class Record:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
     """A record to produce once the batch that led to it is committed."""
 

@@ -56,8 +56,8 @@ class Processor(Protocol[State]):
     A processor may have one method more: `store_call(self, state) -> StoreCall | None`. What it returns is used
     instead of `store`; `None` asks for `store` all the same (a large batch that is better copied, say).
 
-    One that keeps state in memory between batches has two more: `committed(self, state)` is called once the batch of that
-    state is committed, and `lost(self)` when partitions are not owned any more, or what a commit did is not known.
+    One that keeps state in memory between batches has two more: `committed(self, state)` is called once the batch of
+    that state is committed, and `lost(self)` when partitions are not owned any more, or what a commit did is not known.
     """
 
     group: str

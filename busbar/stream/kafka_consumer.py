@@ -33,7 +33,9 @@ class KafkaConsumer:
         group_id: Under which `commit` tells Kafka how far reading has come. No group is joined.
         stall_seconds: A partition without any answer for so long makes the consumer be replaced.
         lookup_seconds: How long to wait for the broker to tell where a partition begins or ends.
-        max_partition_fetch_bytes: Of one partition in one answer, as compressed on the wire.
+        max_partition_fetch_bytes: Of one partition in one answer, as compressed on the wire. An answer is unpacked as
+            a whole, so this bounds memory.
+        fetch_max_bytes: Of one answer.
         client_options: Passed to aiokafka as they are (`security_protocol`, `ssl_context`, `client_rack` …).
     """
 
@@ -44,7 +46,8 @@ class KafkaConsumer:
         group_id: str | None = None,
         stall_seconds: float = 15.0,
         lookup_seconds: float = 5.0,
-        max_partition_fetch_bytes: int = 256 * 1024,
+        max_partition_fetch_bytes: int = 128 * 1024,
+        fetch_max_bytes: int = 4 * 1024 * 1024,
         client_id: str = "busbar",
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class KafkaConsumer:
             "fetch_min_bytes": 1,
             "fetch_max_wait_ms": 500,
             "max_partition_fetch_bytes": max_partition_fetch_bytes,
+            "fetch_max_bytes": fetch_max_bytes,
             "request_timeout_ms": 10_000,
             "metadata_max_age_ms": 30_000,
             "retry_backoff_ms": 100,
@@ -201,7 +205,8 @@ class KafkaConsumer:
         if self._consumer is None:
             return float("inf")
         active = [heard for partition, heard in self._heard.items() if partition not in self._paused]
-        return time.monotonic() - min(active) if active else 0.0
+        # As of the last look: while nobody fetches, aiokafka asks nothing, and silence says nothing.
+        return max(0.0, self._checked - min(active)) if active else 0.0
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """See `Consumer.commit`. Gives up after two seconds; nothing rests on it."""
