@@ -88,6 +88,27 @@ async def test_a_consumer_that_has_fallen_silent_is_replaced_and_misses_nothing(
     assert _replacements("consumer", "silent") == before + 1
 
 
+async def test_a_consumer_that_nobody_asks_is_not_taken_for_a_silent_broker(kafka_servers: str) -> None:
+    topic = await _topic(kafka_servers)
+    name = TopicPartition(topic, 0)
+    async with KafkaProducer(kafka_servers) as producer, KafkaConsumer(kafka_servers, stall_seconds=1.0) as consumer:
+        await until(partial(producer.refresh, topic))
+        await consumer.assign({name: 0})
+        _append(producer, topic, 0)
+        await producer.flush()
+        await asyncio.sleep(2.5)  # a large backlog is being folded, say
+        assert consumer.silent_seconds() < 1.0
+        records: list[int] = []
+
+        async def read_one() -> bool:
+            for fetched in (await consumer.fetch(0.2)).values():
+                records.extend(record.offset for record in fetched)
+            return bool(records)
+
+        await until(read_one)
+        assert records == [0]
+
+
 async def test_stopping_while_the_broker_is_away_keeps_its_deadline(kafka_servers: str) -> None:
     producer = KafkaProducer(kafka_servers)
     await producer.start()
