@@ -18,11 +18,12 @@ def kafka() -> Iterator[str]:
     """A one-node broker of the version that is pinned for local use; yields its bootstrap servers."""
     _require_engine()
     from testcontainers.core.container import DockerContainer
+    from testcontainers.core.docker_client import DockerClient
     from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
     port = free_port()  # the same inside and outside, because the broker tells clients its own address
     container = DockerContainer(f"apache/kafka:{pinned_kafka().version}").with_bind_ports(port, port)
-    host = container.get_container_host_ip()
+    host = DockerClient().host()
     settings = {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
@@ -50,7 +51,7 @@ def kafka() -> Iterator[str]:
 def postgres() -> Iterator[str]:
     """A PostgreSQL server; yields the URL of its maintenance database."""
     _require_engine()
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     with PostgresContainer(POSTGRES_IMAGE, dbname="postgres", driver=None) as container:
         yield container.get_connection_url()
