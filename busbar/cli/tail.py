@@ -40,6 +40,8 @@ class Tail:
     follow: bool
     actions: frozenset[str]
     write: Callable[[Line], None]
+    ready: Callable[[], None] = lambda: None
+    """Told once everything that comes from now on will be seen."""
 
 
 @click.command("tail")
@@ -77,7 +79,11 @@ def command(
 
     if since is None and not follow:
         raise click.UsageError("--no-follow shows what has passed: give --since as well, for instance --since 1h")
-    asked = Tail(station, parse_since(since) if since else None, follow, frozenset(actions), write)
+
+    def ready() -> None:
+        click.echo(f"following {station}; Ctrl-C ends it", err=True)
+
+    asked = Tail(station, parse_since(since) if since else None, follow, frozenset(actions), write, ready)
     run_kafka(servers, tail(servers, asked))
 
 
@@ -90,8 +96,11 @@ async def tail(bootstrap_servers: str, asked: Tail) -> None:
         past = [record async for record in history(client, begin, ends)]
         lines = [line for record in past if (line := read_line(record, asked.station_id)) is not None]
         for line in sorted(lines, key=lambda line: line.order):
-            _write(asked, line)
+            # Records are not in the order of their times: the first one that is young enough has older ones after it.
+            if asked.since_ms is None or line.at_ms >= asked.since_ms:
+                _write(asked, line)
         if asked.follow:
+            asked.ready()
             await _follow(client, asked)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from busbar.cli._kafka import admin, consumer, find_kafka, kafka_options, partition_counts, run_kafka
 from busbar.kafka_topics import TopicError
@@ -135,11 +137,12 @@ async def _bounds(
 async def _committed(bootstrap_servers: str) -> dict[str, dict[TopicPartition, int]]:
     """How far each processor told Kafka it has read. Progress itself is in PostgreSQL; this follows it by seconds."""
     async with admin(bootstrap_servers) as client:
-        return {
-            group: {
-                partition: known.offset
-                for partition, known in (await client.list_consumer_group_offsets(group)).items()
-                if known.offset >= 0
-            }
-            for group in PROCESSORS
-        }
+        return {group: await _committed_by(client, group) for group in PROCESSORS}
+
+
+async def _committed_by(client: AIOKafkaAdminClient, group: str) -> dict[TopicPartition, int]:
+    try:
+        offsets = await client.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:
+        return {}  # nobody has ever committed anything on this cluster
+    return {partition: known.offset for partition, known in offsets.items() if known.offset >= 0}
