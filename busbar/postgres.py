@@ -40,11 +40,11 @@ class Migration:
 
 def migrations() -> list[Migration]:
     """All migrations of this version of Busbar, in order."""
-    found = []
-    for folder in MIGRATION_FOLDERS:
-        for path in sorted((ROOT / folder / "migrations").glob("*.sql")):
-            found.append(Migration(f"{folder}/{path.stem}", path.read_text()))
-    return found
+    return [
+        Migration(f"{folder}/{path.stem}", path.read_text())
+        for folder in MIGRATION_FOLDERS
+        for path in sorted((ROOT / folder / "migrations").glob("*.sql"))
+    ]
 
 
 async def migrate(url: str) -> list[str]:
