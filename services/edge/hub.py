@@ -42,7 +42,8 @@ BUCKETS = 16
 SWEEP_SECONDS = 1.0
 """In which every socket is visited once."""
 STARVED_SECONDS = 0.1
-"""A tick that is this late finds the sockets that bring something paused."""
+STARVED_FRAMES = 2_000
+"""So long after the last tick, and after so many frames since, sockets that bring something wait for the next."""
 _LOG_AGAIN_SECONDS = 60.0
 _MAX_LOGGED = 10_000
 
@@ -71,6 +72,7 @@ class Hub:
         self._next_bucket = 0
         self._connection_number = 0
         self._marker_number = 0
+        self._frames_at_tick = 0
         self._paused: set[StationProtocol] = set()
         self._logged: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._rules = ConnectionRules(config.late_seconds, config.call_timeout_seconds)
@@ -250,6 +252,15 @@ class Hub:
 
     # Back-pressure
 
+    def is_overloaded(self, now: Instant) -> bool:
+        """Whether a socket that has brought something has to wait: for Kafka, or for the loop's timers."""
+        if self.producer.unacknowledged_bytes > self.max_unacknowledged_bytes:
+            return True
+        # A process that was merely not scheduled for a while has handled few frames since.
+        return (
+            now.monotonic > self.patience_until and self.metrics.frames_received - self._frames_at_tick > STARVED_FRAMES
+        )
+
     def pause(self, protocol: StationProtocol) -> None:
         """Remember a socket that is not read until the next tick."""
         self._paused.add(protocol)
@@ -264,6 +275,7 @@ class Hub:
         are paused.
         """
         self.patience_until = self.clock.read().monotonic + STARVED_SECONDS
+        self._frames_at_tick = self.metrics.frames_received
         if self._paused and self.producer.unacknowledged_bytes <= self.max_unacknowledged_bytes * 3 // 4:
             paused, self._paused = self._paused, set()
             self.metrics.paused_sockets = 0

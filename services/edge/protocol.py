@@ -128,8 +128,7 @@ class StationProtocol(asyncio.Protocol):
             self._flush_connection(connection, websocket, now)
         else:
             self._receive_pieces(connection, websocket, data, now)
-        is_behind = hub.producer.unacknowledged_bytes > hub.max_unacknowledged_bytes
-        if (is_behind or now.monotonic > hub.patience_until) and self._state == _OPEN:
+        if hub.is_overloaded(now) and self._state == _OPEN:
             self._pause(_BY_HUB)
 
     def eof_received(self) -> None:
