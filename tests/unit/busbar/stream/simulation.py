@@ -293,6 +293,7 @@ class Simulation:
         await process.gate.wait()
         if self.faults:
             await asyncio.sleep(self.rng.choice((0.0, 0.0, 0.001, 0.01, 0.1)))
+        if self.faults:  # still: the trouble may have ended meanwhile
             dice = self.rng.random()
             if dice < 0.004 or (operation == "commit" and dice < 0.02):
                 self.log.append(f"{self.database.now():.2f} {worker_id} dies {moment} {operation}")
