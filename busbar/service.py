@@ -7,6 +7,7 @@ SIGTERM or SIGINT, and ends the process with an exit code that a supervisor can 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,17 @@ async def health_server(address: tuple[str, int], health: Health) -> AsyncIterat
         await runner.cleanup()
 
 
+def relax_garbage_collection() -> None:
+    """Collect cycles less often than Python's defaults, and never look at what importing has made.
+
+    Events and connections are freed by reference counting; a full collection among 20,000 connections takes a
+    quarter of a second, and with the defaults the young generation is walked every few events.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
+
+
 def run_service(
     name: str,
     main: Callable[[Env, Health, asyncio.Event], Awaitable[None]],
@@ -95,6 +107,7 @@ def run_service(
     async def entry() -> None:
         stop = asyncio.Event()
         health = Health()
+        relax_garbage_collection()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
