@@ -220,9 +220,7 @@ def reopen_if_silent(station: StationState, session: Session) -> None:
     """A session that was closed for want of news goes on, unless another one has taken its place."""
     if not session.closed_by or session.stopped:
         return
-    if session.closed_by == NEXT_START or any(
-        other.evse_id == session.evse_id for other in station.open_sessions() if session.evse_id
-    ):
+    if session.closed_by == NEXT_START or (session.evse_id and _is_occupied(station, session)):
         session.ended_ms = max(session.ended_ms or 0, session.last_ms)
         session.change = 2
         return
@@ -309,6 +307,8 @@ def _account(station: StationState, session: Session, *, is_open: bool) -> list[
         return []
     if session.accounted and is_open:
         return []
+    if not session.started and _is_occupied(station, session):
+        return []  # whatever it is, the connector's register is the other's
     continuity = station.continuity.get(session.evse_id)
     if continuity is None:
         continuity = station.continuity[session.evse_id] = Continuity()
@@ -328,6 +328,11 @@ def _account(station: StationState, session: Session, *, is_open: bool) -> list[
         )
     station.changed = True
     return changes
+
+
+def _is_occupied(station: StationState, session: Session) -> bool:
+    """Whether another session is open on the session's EVSE."""
+    return any(other is not session and other.evse_id == session.evse_id for other in station.open_sessions())
 
 
 def _tell_unattributed(

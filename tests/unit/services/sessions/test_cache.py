@@ -71,3 +71,20 @@ def test_a_changed_configuration_reaches_a_remembered_station() -> None:
     world.cache.configure("CS1", ("north", {"max_power_w": 11_000}))
     world.cache.configure("CS9", ("north", {}))
     assert world.batch(station.authorize("TAG", HOUR)).reply["idTagInfo"]["status"] == "Accepted"
+
+
+def test_what_is_remembered_is_not_stored_again_unless_it_changes() -> None:
+    world, station = remembering(), Station2x()
+    world.batch(station.started(100.0))
+    call = station.authorize("TAG", ms=MINUTE)
+    state = world.load([event_of(call)])
+    apply(state, event_of(call))
+    assert list(state.changed_sessions()) == []
+    assert [each.station_id for each in state.stations.values() if each.changed] == []
+
+
+def test_transaction_ids_that_were_asked_for_in_vain_are_not_kept() -> None:
+    world, station = remembering(), Station16()
+    number = world.batch(station.start(1000)).reply["transactionId"]
+    assert world.cache is not None
+    assert world.cache.take(["CS1"])[0].looked_up == {str(number)}

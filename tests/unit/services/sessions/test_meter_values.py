@@ -289,3 +289,23 @@ def test_unit_kwh_on_some_samples_only_does_not_make_a_bill_of_the_difference() 
     world.batch(station.event("Updated", 2, 2 * MINUTE, samples=[{"value": 1236.0, "unitOfMeasure": {"unit": "kWh"}}]))
     assert world.out.events[-1]["energy_wh"] == 2_000
     assert "register_glitch" in world.flags()
+
+
+def test_a_current_per_phase_counts_before_one_without_a_phase() -> None:
+    samples = [{"value": "16", "measurand": "Current.Import", "phase": p} for p in ("L1", "L2", "L3")]
+    assert read_16({"value": "99", "measurand": "Current.Import"}, *samples).readings[0].current_ua == 48 * MICRO
+
+
+def test_registers_beyond_reason_are_kept_and_make_no_energy() -> None:
+    samples = read_16({"value": "99999999999", "unit": "Wh"})
+    assert samples.values == [99_999_999_999 * MICRO]
+    assert samples.readings[0].register_uwh is None
+
+
+def test_sums_of_other_phases_are_another_series() -> None:
+    world, station = World(), Station2x()
+    three = [{"value": 100.0, "phase": phase} for phase in ("L1", "L2", "L3")]
+    world.batch(station.started(samples=three))
+    out = world.batch(station.event("Updated", 1, MINUTE, samples=[{"value": 400.0, "phase": "L1"}]))
+    assert out.event["energy_wh"] == 0
+    assert "register_moved" in out.event["flags"]

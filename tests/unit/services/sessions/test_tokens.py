@@ -213,3 +213,12 @@ def test_every_answer_is_logged_once() -> None:
         ("Authorize", "X", "Unknown"),
         ("StartTransaction", "TAG", "Accepted"),
     ]
+
+
+def test_a_token_that_is_sent_again_within_its_session_is_no_second_use() -> None:
+    world, station = World(), Station2x()
+    world.token("TAG")
+    token = {"idToken": "TAG", "type": "ISO14443"}
+    world.batch(station.started())
+    reply = world.batch(station.event("Updated", 1, MINUTE, idToken=token)).reply
+    assert reply["idTokenInfo"]["status"] == "Accepted"

@@ -432,3 +432,21 @@ def test_negative_registers_and_stations_without_meter_do_no_harm() -> None:
     event = world.batch(station.stop(number, 2**62 + 5, 3 * HOUR)).event
     assert (event["energy_rung"], event["energy_wh"]) == ("none", 0)
     assert "unreadable" in event["flags"]
+
+
+def test_meter_values_with_a_foreign_id_do_not_belong_to_a_transaction_whose_id_the_station_knows() -> None:
+    world, station = world_with_token(), Station16()
+    number = world.batch(station.start(1000)).reply["transactionId"]
+    world.batch(station.meter("1100", MINUTE, transaction_id=number))
+    out = world.batch(station.meter("99999", 2 * MINUTE, transaction_id=4711))
+    assert out.event["transaction_id"] == "4711"
+    assert {s.transaction_id: s.energy.total_uwh for s in world.all_sessions()}[str(number)] == 100_000_000
+
+
+def test_a_joined_stop_that_comes_again_under_another_unusable_id_is_known() -> None:
+    world, station = world_with_token(), Station16()
+    world.batch(station.stop(-1, 3000, HOUR, idTag="TAG", late=0))
+    world.batch(station.start(1000, 0, late=2 * HOUR))
+    out = world.batch(station.stop(0, 3000, HOUR, idTag="TAG", late=2 * HOUR))
+    assert out.events == []
+    assert len(world.all_sessions()) == 2

@@ -334,3 +334,26 @@ def test_seq_nos_are_kept_as_ranges() -> None:
     for seq_no in range(0, 5000, 2):
         add_seq_no(ranges, seq_no)
     assert len(ranges) <= 500
+
+
+def test_a_late_event_does_not_reopen_a_transaction_whose_successor_is_over_as_well() -> None:
+    world, station = world_with_token(), Station2x()
+    world.batch(station.started(100.0), station.started(700.0, HOUR, transaction_id="tx-2"))
+    world.batch(station.ended(1, 900.0, 2 * HOUR, transaction_id="tx-2"))
+    out = world.batch(station.updated(1, 500.0, 30 * MINUTE, late=3 * HOUR))
+    assert (out.events[0]["kind"], out.events[0]["state"]) == ("corrected", "closed")
+
+
+def test_a_late_higher_register_from_before_a_fall_is_no_later_one() -> None:
+    world, station = world_with_token(), Station2x()
+    world.batch(station.updated(2, 5.0, 2 * MINUTE), station.updated(0, 100.0, 0), station.updated(1, 150.0, MINUTE))
+    out = world.batch(station.updated(3, 30.0, 3 * MINUTE))
+    assert out.event["energy_wh"] == 75
+    assert "register_fell" in out.event["flags"]
+
+
+def test_an_event_behind_the_ended_leaves_no_gap_in_the_session() -> None:
+    world, station = world_with_token(), Station2x()
+    world.batch(station.started(100.0), station.ended(1, 200.0, HOUR))
+    out = world.batch(station.updated(5, 200.0, HOUR + MINUTE))
+    assert (out.event["complete"], missing(out.event)) == (True, [])
