@@ -235,8 +235,11 @@ async def _document(api: Api, station_id: str) -> dict[str, Any]:
         raise not_found("station", station_id)
     connectors = await api.pool.fetch(store.CONNECTORS, station_id)
     transactions = await api.pool.fetch(store.OPEN_TRANSACTIONS, station_id)
+    last_event = await api.pool.fetchrow(store.LAST_TRANSACTION_EVENT, station_id)
     document = _summary(row)
     document["shadow"] = _shadow(row)
+    if document["shadow"] is not None:
+        document["shadow"]["last_transaction_event"] = dict(last_event) if last_event is not None else None
     document["connectors"] = [dict(connector) for connector in connectors]
     document["open_transactions"] = [dict(transaction) for transaction in transactions]
     return document

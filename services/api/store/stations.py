@@ -74,6 +74,16 @@ SELECT session_id, transaction_id, evse_id, connector_id, started_at, charging_s
 FROM sessions.transactions WHERE station_id = $1 AND is_open ORDER BY opened_at
 """
 
+LAST_TRANSACTION_EVENT = """
+SELECT t.session_id, t.transaction_id, t.state, t.energy_wh, t.last_event_at, e.event, e.trigger, e.happened_at
+FROM sessions.transactions AS t
+LEFT JOIN LATERAL (
+    SELECT event, trigger, happened_at FROM sessions.meter_values
+    WHERE session_id = t.session_id ORDER BY received_at DESC, happened_at DESC LIMIT 1
+) AS e ON true
+WHERE t.station_id = $1 ORDER BY t.last_event_at DESC LIMIT 1
+"""
+
 CREATE = """
 INSERT INTO config.stations (station_id, password_hash, boot_status, heartbeat_interval_seconds, ocpp_version,
     security_profile, max_frame_bytes, ping_interval_seconds, enabled, site_id, location_id, quirks)

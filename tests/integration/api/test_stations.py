@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -200,6 +201,38 @@ async def test_a_station_is_shown_with_connection_shadow_connectors_and_open_tra
     assert body["shadow"]["last_command"]["result"] == {"a": 1}
     assert [connector["status"] for connector in body["connectors"]] == ["Available"]
     assert body["open_transactions"] == []
+    assert body["shadow"]["last_transaction_event"] is None
+
+
+async def test_the_shadow_shows_the_last_event_of_the_last_transaction(rig: Rig) -> None:
+    await create(rig)
+    await rig.pool.execute(
+        "INSERT INTO stations.stations (station_id, partition, ocpp_version, first_seen_at, last_seen_at)"
+        " VALUES ('CS-1', 0, '1.6', now(), now())"
+    )
+    for number in (1, 2):
+        await rig.pool.execute(
+            "INSERT INTO sessions.transactions (session_id, station_id, transaction_id, generation, ocpp_version,"
+            " evse_id, connector_id, state, is_open, is_final, is_complete, opened_at, last_event_at, energy_wh,"
+            " energy_rung, event_count, flags, fold)"
+            " VALUES ($1, 'CS-1', $2, 1, '1.6', 1, 1, 'ended', false, true, true, now(),"
+            " make_timestamptz(2026, 11, $3, 0, 0, 0, 'UTC'), 7, 'samples', 1, '{}', '')",
+            uuid.UUID(int=number),
+            str(number),
+            number,
+        )
+    for event, second in (("StartTransaction", 1), ("StopTransaction", 2)):
+        await rig.pool.execute(
+            "INSERT INTO sessions.meter_values (session_id, event_key, content_hash, station_id, evse_id, event,"
+            " in_session, happened_at, received_at) VALUES ($1, $3, 0, 'CS-1', 1, $2, true, now(),"
+            " make_timestamptz(2026, 11, 2, 0, 0, $3::bigint, 'UTC'))",
+            uuid.UUID(int=2),
+            event,
+            second,
+        )
+    shadow = (await rig.viewer.get("/v1/stations/CS-1")).json()["shadow"]
+    assert shadow["last_transaction_event"]["transaction_id"] == "2"
+    assert shadow["last_transaction_event"]["event"] == "StopTransaction"
 
 
 async def test_a_station_that_nobody_knows_is_not_found(rig: Rig) -> None:
