@@ -26,7 +26,7 @@ class Topic:
 
     name: str
     key: str
-    """What the record key is: `station`, `pod`, `session`, `station/connector`, `site` or `as the original`."""
+    """What the record key is: `station`, `pod`, `cdr`, `station/connector`, `site` or `as the original`."""
     schema: str
     """Full name of the value's Avro record, such as `csms.OutboundMessage` or `ocpp.v16.MeterValues`."""
     partition_group: str

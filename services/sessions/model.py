@@ -66,7 +66,8 @@ class Session:
     stop_id_token: str = ""
     reservation_id: int | None = None
     remote_start_id: int | None = None
-    tariff_id: str = ""
+    station_tariff_id: str = ""
+    """What the station says that it uses. 2.1 only."""
 
     started: bool = False
     """StartTransaction or Started has been seen."""
@@ -121,6 +122,10 @@ class Session:
     """GetTransactionStatus has been sent."""
     due_ms: int = 0
     """When the watchdog looks next, as it is stored; 0: never."""
+    price_tariff_id: str = ""
+    """The tariff that it is priced with, chosen once; empty: none."""
+    price_tariff_version: int = 0
+    price_time_zone: str = ""
     energy: Energy = field(default_factory=Energy)
 
     # Of this process only, not stored.

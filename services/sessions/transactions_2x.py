@@ -153,7 +153,7 @@ def _take_facts(session: Session, event: TransactionEvent, is_newest: bool) -> N
     if event.remote_start_id is not None and session.remote_start_id is None:
         session.remote_start_id, session.change = event.remote_start_id, 2
     if event.tariff_id and is_newest:
-        session.tariff_id = event.tariff_id
+        session.station_tariff_id = event.tariff_id
 
 
 def _take_type(station: StationState, session: Session, event: TransactionEvent, now: Moment) -> str:

@@ -99,7 +99,7 @@ def encode_session_event(
                 _NULL if power is None else _present_double(2, power / MICRO),
                 _NULL if current is None else _present_double(2, current / MICRO),
             )
-    has_more = session.stop_reason or session.stop_id_token or session.flags or session.tariff_id
+    has_more = session.stop_reason or session.stop_id_token or session.flags or session.station_tariff_id
     if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details:
         parts += _rest(session, cause)
     else:
@@ -129,7 +129,7 @@ def _rest(session: Session, cause: Cause) -> list[bytes]:
         parts.append(_count(cause.signed))
         parts += map(_signed, cause.signed)
     cost_details = dump_json(cause.cost_details) if cause.cost_details else b""
-    parts += (_NULL, _text(session.tariff_id), encode_long(len(cost_details)), cost_details)
+    parts += (_NULL, _text(session.station_tariff_id), encode_long(len(cost_details)), cost_details)
     return parts
 
 
@@ -226,6 +226,9 @@ def _prefix(session: Session) -> bytes:
         session.authorization_status,
         session.reservation_id,
         session.remote_start_id,
+        session.price_tariff_id,
+        session.price_tariff_version,
+        session.price_time_zone,
     )
     raw = _prefixes.get(key)
     if raw is None:
@@ -238,6 +241,9 @@ def _prefix(session: Session) -> bytes:
                 *map(encode_text, key[7:11]),
                 _optional_long(session.reservation_id),
                 _optional_long(session.remote_start_id),
+                encode_text(session.price_tariff_id),
+                encode_long(session.price_tariff_version),
+                encode_text(session.price_time_zone),
             )
         )
         _keep(_prefixes, key, raw)

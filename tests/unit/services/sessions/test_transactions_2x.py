@@ -282,7 +282,7 @@ def test_power_current_and_charge_of_an_event_are_told() -> None:
 def test_a_reservation_a_remote_start_and_a_tariff_are_told() -> None:
     world, station = world_with_token(), Station2x(Version.V21)
     out = world.batch(station.started(reservationId=9, info={"remoteStartId": 77, "tariffId": "T-1"}))
-    assert (out.event["reservation_id"], out.event["remote_start_id"], out.event["tariff_id"]) == (9, 77, "T-1")
+    assert (out.event["reservation_id"], out.event["remote_start_id"], out.event["station_tariff_id"]) == (9, 77, "T-1")
     details = {
         "totalCost": {"currency": "EUR", "typeOfCost": "NormalCost", "total": {"exclTax": 1.5}},
         "totalUsage": {"energy": 100.0, "chargingTime": 60, "idleTime": 0},
