@@ -144,6 +144,8 @@ class Assignment:
     """Exclusive."""
     priority: int = 0
     """Decides between assignments of one scope: the higher goes first."""
+    assignment_id: str = ""
+    """How the configuration names it."""
 
     def __post_init__(self) -> None:
         if bool(self.subject) is (self.scope is Scope.DEFAULT):
