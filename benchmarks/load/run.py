@@ -68,7 +68,7 @@ class System:
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Processes by role; PostgreSQL's many count as one."""
-        pids = [("kafka", self.run.kafka.pid), ("postgres", self.run.postgres.pid)]
+        pids = [("kafka", pid) for pid in self.run.kafka.pids] + [("postgres", pid) for pid in self.run.postgres.pids]
         pids += [(entry.service, entry.pid) for entry in self.run.services]
         found: dict[str, list[psutil.Process]] = {"client": [psutil.Process()]}
         for role, pid in pids:

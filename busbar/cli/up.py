@@ -17,6 +17,13 @@ COUNT = click.IntRange(1, 16)
 @click.option("--stations-workers", default=1, show_default=True, type=COUNT, help="Processes of the stations service.")
 @click.option("--routers", default=1, show_default=True, type=COUNT, help="Processes of the router.")
 @click.option(
+    "--kafka-nodes",
+    default="1",
+    show_default=True,
+    type=click.Choice(["1", "3"]),
+    help="Nodes of the Kafka cluster; with 3 each record is on all of them, and one may die.",
+)
+@click.option(
     "--fleet", default=50, show_default=True, type=click.IntRange(0, 5000), help="Simulated stations that charge."
 )
 @click.option("--no-fleet", is_flag=True, help="Simulate no stations.")
@@ -43,6 +50,7 @@ def command(
     sessions: int,
     stations_workers: int,
     routers: int,
+    kafka_nodes: str,
     fleet: int,
     no_fleet: bool,
     auto_register: bool,
@@ -66,6 +74,7 @@ def command(
         seed=seed,
         speed=speed,
         auto_register=auto_register,
+        kafka_nodes=int(kafka_nodes),
         kafka_bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None,
         database_url=os.environ.get("DATABASE_URL") or None,
         partitions=os.environ.get("BUSBAR_PARTITIONS") or "local",

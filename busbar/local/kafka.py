@@ -195,9 +195,10 @@ class KafkaCluster:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def stop(self, grace_seconds: float = 15.0) -> None:
-        """Stop every node in an orderly way. The data stays."""
-        running = [node.process for node in self.nodes.values() if node.process is not None and node.running]
+    async def stop(self, node_id: int | None = None, *, grace_seconds: float = 15.0) -> None:
+        """Stop one node, or every node at once, in an orderly way. The data stays."""
+        nodes = self.nodes.values() if node_id is None else [self.nodes[node_id]]
+        running = [node.process for node in nodes if node.process is not None and node.running]
         await asyncio.gather(*(process.stop(grace_seconds=grace_seconds) for process in running))
 
     async def kill(self, node_id: int = 1) -> None:
@@ -258,10 +259,14 @@ class KafkaCluster:
     async def _format(self) -> None:
         """Make the data folders of a new cluster. An interrupted attempt is thrown away and made again."""
         new = [node for node in self.nodes.values() if not (node.folder / "formatted").exists()]
+        there = len(list(self.folder.glob("node-*/formatted")))
+        if there not in (0, len(self.nodes)):
+            raise StackError(
+                f"{self.folder} holds a cluster of {there} node{'s' * (there > 1)}, not of {len(self.nodes)}: start it"
+                " with as many (--kafka-nodes), or remove it (`make clean`)"
+            )
         if not new:
             return
-        if len(new) < len(self.nodes):
-            raise StackError(f"{self.folder} holds some nodes of a cluster only: remove it (`make clean`)")
         cluster_id = base64.urlsafe_b64encode(b"B" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         formatters = []
         for node in new:

@@ -19,7 +19,8 @@ class Server:
     """Bootstrap servers of Kafka; the URL of the database, password included."""
     embedded: bool
     """Whether `busbar up` started it, or was pointed to it."""
-    pid: int | None
+    pids: tuple[int | None, ...] = ()
+    """Of its processes: Kafka has one per node, in the order of their ids. `None`: it does not run at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,8 @@ class RunFile:
                 pid=table["pid"],
                 started_at=table["started_at"],
                 logs=table["logs"],
-                kafka=Server(**table["kafka"]),
-                postgres=Server(**table["postgres"]),
+                kafka=_server(table["kafka"]),
+                postgres=_server(table["postgres"]),
                 api_url=table["api_url"],
                 admin_key_path=table["admin_key_path"],
                 fleet_path=table["fleet_path"],
@@ -105,3 +106,7 @@ class RunFile:
             raise StackError(f"no {path}: nothing runs here, start it with `busbar up`") from None
         except (ValueError, KeyError, TypeError) as error:
             raise StackError(f"{path} cannot be read ({error}): start `busbar up` again") from error
+
+
+def _server(table: dict[str, Any]) -> Server:
+    return Server(table["url"], table["embedded"], tuple(table["pids"]))

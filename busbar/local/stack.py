@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from busbar.local.artifacts import Progress, ensure_kafka, pinned_kafka
 from busbar.local.errors import StackError
 from busbar.local.kafka import RUN, KafkaCluster
 from busbar.local.postgres import PostgresServer, check_database
+from busbar.local.process import Process
 from busbar.local.runfile import RunFile, Server
 from busbar.local.services import Instance, entry, instances
 from busbar.local.supervisor import KafkaChild, PostgresChild, Rank, Say, ServiceChild, Supervisor
@@ -54,6 +55,8 @@ class Options:
     """How fast the fleet's clock runs."""
     auto_register: bool = False
     """Whether stations that nobody has registered may connect."""
+    kafka_nodes: int = 1
+    """Of the embedded Kafka: 1, or 3 with every record on all three, two of which must have it."""
     kafka_bootstrap_servers: str | None = None
     """Use this Kafka instead of the embedded one."""
     database_url: str | None = None
@@ -137,8 +140,8 @@ class Stack:
 
     def run_file(self) -> RunFile:
         """What runs at this moment."""
-        kafka = self._kafka.nodes[1].process if self._kafka is not None else None
-        postgres = self._postgres.process if self._postgres is not None else None
+        nodes = [] if self._kafka is None else [node.process for node in self._kafka.nodes.values()]
+        postgres = [] if self._postgres is None else [self._postgres.process]
         api = next(instance for instance, _ in self._services if instance.service == "api")
         services = [entry(instance.service, child) for instance, child in self._services]
         if self._simulator is not None:
@@ -148,8 +151,8 @@ class Stack:
             pid=os.getpid(),
             started_at=self._started_at.isoformat(timespec="seconds"),
             logs=str(self.logs),
-            kafka=Server(self.bootstrap_servers, self._kafka is not None, kafka.pid if kafka else None),
-            postgres=Server(self.database_url, self._postgres is not None, postgres.pid if postgres else None),
+            kafka=Server(self.bootstrap_servers, self._kafka is not None, _pids(nodes)),
+            postgres=Server(self.database_url, self._postgres is not None, _pids(postgres)),
             api_url=f"http://127.0.0.1:{api.listen_port}",
             admin_key_path=str(self.folder / "admin.key"),
             fleet_path=str(self.folder / "fleet.json") if self.options.fleet else None,
@@ -196,12 +199,21 @@ class Stack:
             return
         begin = time.monotonic()
         folder = self.folder / "kafka"
-        cluster = KafkaCluster(folder, profile=RUN, preferred_port=9092, log_folder=self.logs, progress=self._progress)
+        cluster = KafkaCluster(
+            folder,
+            nodes=self.options.kafka_nodes,
+            profile=RUN,
+            preferred_port=9092,
+            log_folder=self.logs,
+            progress=self._progress,
+        )
         self._kafka = cluster
+        self._replication_factor = len(cluster.nodes)
         try:
             await cluster.start()
         finally:
-            self.supervisor.watch(KafkaChild(cluster))
+            for node_id in cluster.nodes:
+                self.supervisor.watch(KafkaChild(cluster, node_id))
         took = time.monotonic() - begin
         self._say(f"Kafka {pinned_kafka().version} at {cluster.bootstrap_servers} on {cluster.java}, {took:.1f} s")
 
@@ -310,6 +322,10 @@ def raise_open_files() -> None:
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _pids(processes: Iterable[Process | None]) -> tuple[int | None, ...]:
+    return tuple(None if process is None else process.pid for process in processes)
 
 
 async def _both(first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None]) -> None:

@@ -87,23 +87,24 @@ class ServiceChild:
 
 
 class KafkaChild:
-    """The embedded broker, once it has been started."""
+    """One node of the embedded cluster, once that has been started."""
 
-    def __init__(self, cluster: KafkaCluster) -> None:
-        self.name = "kafka"
+    def __init__(self, cluster: KafkaCluster, node_id: int = 1) -> None:
+        self.name = "kafka" if len(cluster.nodes) == 1 else f"kafka-{node_id}"
         self.rank = Rank.KAFKA
         self._cluster = cluster
+        self._node_id = node_id
 
     @property
     def process(self) -> Process | None:
-        return self._cluster.nodes[1].process
+        return self._cluster.nodes[self._node_id].process
 
     async def start(self) -> None:
         if self.process is None or not self.process.running:
-            await self._cluster.restart(wait=False)
+            await self._cluster.restart(self._node_id, wait=False)
 
     async def stop(self) -> None:
-        await self._cluster.stop()
+        await self._cluster.stop(self._node_id)
 
 
 class PostgresChild:

@@ -46,9 +46,9 @@ class Rig:
         """The process id of one process of a role, if one runs."""
         run = self.run_file()
         if role == "kafka":
-            return run.kafka.pid
+            return run.kafka.pids[pick % len(run.kafka.pids)]
         if role == "postgres":
-            return run.postgres.pid
+            return run.postgres.pids[0]
         pids = [entry.pid for entry in run.services if entry.service == role and entry.pid is not None]
         return pids[pick % len(pids)] if pids else None
 

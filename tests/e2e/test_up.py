@@ -150,8 +150,8 @@ async def test_it_uses_the_servers_that_it_is_pointed_to(tmp_path: Path, topics:
     with up(tmp_path / "stack", "--no-fleet", environment=environment) as running:
         running.until("ready after")
         run = running.run_file()
-        assert (run.kafka.url, run.kafka.embedded, run.kafka.pid) == (topics, False, None)
-        assert (run.postgres.url, run.postgres.embedded, run.postgres.pid) == (postgres_url, False, None)
+        assert (run.kafka.url, run.kafka.embedded, run.kafka.pids) == (topics, False, ())
+        assert (run.postgres.url, run.postgres.embedded, run.postgres.pids) == (postgres_url, False, ())
         use(run)
         assert not (tmp_path / "stack" / "kafka").exists()
         assert not (tmp_path / "stack" / "postgres").exists()

@@ -105,6 +105,15 @@ async def test_a_broker_that_cannot_start_says_why_at_once(tmp_path: Path) -> No
     assert time.monotonic() - begin < 30
 
 
+@pytest.mark.parametrize(("there", "wanted"), [(1, 3), (3, 1)])
+async def test_a_folder_of_another_size_is_refused(tmp_path: Path, there: int, wanted: int) -> None:
+    for number in range(1, there + 1):
+        (tmp_path / f"node-{number}").mkdir()
+        (tmp_path / f"node-{number}" / "formatted").touch()
+    with pytest.raises(StackError, match=rf"holds a cluster of {there} nodes?, not of {wanted}"):
+        await KafkaCluster(tmp_path, nodes=wanted).start()
+
+
 async def test_an_interrupted_first_start_is_made_good(tmp_path: Path) -> None:
     half = tmp_path / "node-1" / "log"
     half.mkdir(parents=True)
