@@ -5,21 +5,22 @@ Prices and amounts are shown as the tariff states them, before or after tax, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from html import escape
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from busbar.pricing.bill import Bill, Line, LineKind
+from busbar.pricing.bill import Bill, LineKind
+from busbar.pricing.explanation import explain, plain
 from busbar.pricing.money import MINOR_DIGITS
 from busbar.pricing.state import Note
-from busbar.pricing.tariff import Component, Conditions, Dimension, Quantity, TaxIncluded, Unit
+from busbar.pricing.tariff import Dimension, Unit
 
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _WIDTH = 72
-_NAMES = {
+_NAMES: dict[str, str] = {
     LineKind.ENERGY: "Energy",
     LineKind.TIME: "Charging time",
     LineKind.PARKING_TIME: "Parking time",
@@ -30,29 +31,23 @@ _NAMES = {
     LineKind.MAXIMUM: "Down to the maximum price",
     LineKind.ROUNDING: "Rounding",
 }
-_STEPS = {
+_STEPS: dict[str, str] = {
     Dimension.ENERGY: "energy",
     Dimension.TIME: "charging time",
     Dimension.PARKING_TIME: "parking time",
     Dimension.RESERVATION_TIME: "reservation",
     Dimension.EXPIRED_TIME: "reservation",
 }
-_QUANTITIES = {
-    Quantity.ENERGY: ("kWh", Decimal("1e9")),
-    Quantity.CURRENT: ("A", Decimal(1000)),
-    Quantity.POWER: ("kW", Decimal("1e6")),
-    Quantity.DURATION: ("min", Decimal(60_000)),
-    Quantity.CHARGING: ("min of charging", Decimal(60_000)),
-    Quantity.IDLE: ("min of parking", Decimal(60_000)),
-}
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_REMARKS = {
+_REMARKS: dict[str, str] = {
     Note.NO_START_REGISTER: "The meter was not read at the start: energy before its first reading is not charged.",
     Note.NO_END_REGISTER: "The meter was not read at the end: energy after its last reading is not charged.",
     Note.REGISTER_FELL: "The meter was exchanged or reset during the session.",
     Note.TOO_LONG: "The session is charged up to the longest possible duration only.",
     Note.NOT_ENDED: "The session goes on: this is what it costs so far.",
 }
+
+_Line = Mapping[str, Any]
+"""A line of the explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +93,21 @@ def make_receipt(bill: Bill, time_zone: str, heading: Heading | None = None, *, 
         heading: What stands above.
         detailed: One row for each stretch of the session, instead of one for each price.
     """
-    gross = bill.tariff.tax_included is TaxIncluded.YES
-    zone = ZoneInfo(time_zone)
-    shown = [line for line in bill.lines if line.kind is not LineKind.ROUNDING or _side(line, gross=gross)]
-    groups: Iterable[Sequence[Line]] = [[line] for line in shown] if detailed else _by_price(shown)
+    return receipt_of(explain(bill, time_zone), heading, detailed=detailed)
+
+
+def receipt_of(document: Mapping[str, Any], heading: Heading | None = None, *, detailed: bool = False) -> Receipt:
+    """The same from what `explain` made of the bill, which may have been kept for years."""
+    side = "incl_tax" if document["prices_include_tax"] else "excl_tax"
+    zone = ZoneInfo(document["time_zone"])
+    shown = [line for line in document["lines"] if line["kind"] != LineKind.ROUNDING or line[side]]
+    groups: Iterable[Sequence[_Line]] = [[line] for line in shown] if detailed else _by_price(shown)
     return Receipt(
         heading=heading or Heading(),
-        facts=tuple(_facts(bill, zone)),
-        rows=tuple(_row(group, bill.currency, zone, gross=gross, detailed=detailed) for group in groups),
-        sums=tuple(_sums(bill, gross=gross)),
-        remarks=tuple(_REMARKS[note] for note in bill.notes if note in _REMARKS),
+        facts=tuple(_facts(document, zone)),
+        rows=tuple(_row(group, document["currency"], zone, side, detailed=detailed) for group in groups),
+        sums=tuple(_sums(document)),
+        remarks=tuple(_REMARKS[note] for note in document["notes"] if note in _REMARKS),
     )
 
 
@@ -167,96 +167,74 @@ def _labelled(receipt: Receipt) -> list[tuple[str, str]]:
     return [(label, value) for label, value in own if value] + list(receipt.facts)
 
 
-def _facts(bill: Bill, zone: ZoneInfo) -> Iterable[tuple[str, str]]:
-    if bill.reservation:
-        yield "Reserved", f"{_moment(bill.reservation[0], zone)} to {_moment(bill.reservation[1], zone)}"
-    if bill.periods or bill.duration_ms or not bill.reservation:
-        yield "Begin", _moment(bill.start_ms, zone)
-        yield "End", _moment(bill.end_ms, zone)
-        yield "Duration", _duration(bill.duration_ms)
-        if bill.parking_ms:
-            yield "of it parking", _duration(bill.parking_ms)
-        yield "Energy", f"{_kwh(bill.energy_wh / 1000)}"
+def _facts(document: Mapping[str, Any], zone: ZoneInfo) -> Iterable[tuple[str, str]]:
+    reservation, session = document.get("reservation"), document.get("session")
+    if reservation:
+        yield "Reserved", f"{_moment(reservation['begin'], zone)} to {_moment(reservation['end'], zone)}"
+    if session:
+        yield "Begin", _moment(session["begin"], zone)
+        yield "End", _moment(session["end"], zone)
+        yield "Duration", _duration(session["seconds"])
+        if session["parking_seconds"]:
+            yield "of it parking", _duration(session["parking_seconds"])
+        yield "Energy", f"{_kwh(Decimal(session['energy_wh']) / 1000)}"
 
 
-def _side(line: Line, *, gross: bool) -> Decimal:
-    return line.incl_tax if gross else line.excl_tax
-
-
-def _by_price(lines: Iterable[Line]) -> list[list[Line]]:
-    groups: dict[tuple[LineKind, int], list[Line]] = {}
+def _by_price(lines: Iterable[_Line]) -> list[list[_Line]]:
+    groups: dict[tuple[str, int], list[_Line]] = {}
     for line in lines:
-        key = (line.kind, -1 if line.component is None else line.component.index)
-        groups.setdefault(key, []).append(line)
+        groups.setdefault((line["kind"], line.get("component", -1)), []).append(line)
     return list(groups.values())
 
 
-def _row(lines: Sequence[Line], currency: str, zone: ZoneInfo, *, gross: bool, detailed: bool) -> Row:
-    first, component = lines[0], lines[0].component
-    amount = sum((_side(line, gross=gross) for line in lines), Decimal(0))
-    if component is None:
-        return Row(_NAMES[first.kind], "", "", _money(amount, currency))
-    if first.kind is LineKind.STEP:
-        what, when = f"Up to the next step of {_STEPS[component.dimension]}", ""
+def _row(lines: Sequence[_Line], currency: str, zone: ZoneInfo, side: str, *, detailed: bool) -> Row:
+    first = lines[0]
+    amount = _money(_sum(lines, side), currency)
+    if "component" not in first:
+        return Row(_NAMES[first["kind"]], "", "", amount)
+    if first["kind"] == LineKind.STEP:
+        what, when = f"Up to the next step of {_STEPS[first['dimension']]}", ""
     else:
-        what, when = _NAMES[first.kind], _when(component.conditions)
-    if detailed and first.end_ms > first.start_ms:
-        when = f"{_clock(first.start_ms, zone)}-{_clock(first.end_ms, zone)}"
-    quantity = sum((line.quantity for line in lines), Decimal(0))
+        what, when = _NAMES[first["kind"]], first.get("when", "")
+    if detailed and first["end"] != first["begin"]:
+        when = f"{_clock(first['begin'], zone)}-{_clock(first['end'], zone)}"
+    price = _money(first["price"], currency)
     return Row(
         f"{what} ({when})" if when else what,
-        _quantity(quantity, component),
-        f"{_money(component.price, currency)}/{component.unit}" if component.unit is not Unit.SESSION else "",
-        _money(amount, currency),
+        _quantity(lines),
+        f"{price}/{first['per']}" if first["per"] != Unit.SESSION else "",
+        amount,
     )
 
 
-def _sums(bill: Bill, *, gross: bool) -> Iterable[tuple[str, str]]:
-    total = bill.total
-    if not gross and (total.tax or any(tax.amount for tax in bill.taxes)):
-        yield "Sum before tax", _money(total.excl_tax, bill.currency)
-    for tax in bill.taxes:
-        if tax.amount or tax.percent:
-            rate = "" if tax.percent is None else f" {_plain(tax.percent, 0)} %"
-            yield f"{'including ' if gross else ''}{tax.name}{rate}", _money(tax.amount, bill.currency)
-    yield "Total", _money(total.incl_tax, bill.currency)
+def _sum(lines: Iterable[_Line], name: str) -> Decimal:
+    return sum((Decimal(line[name]) for line in lines), Decimal(0))
 
 
-def _when(conditions: Conditions) -> str:
-    parts = []
-    if not conditions.whole_day:
-        start, end = conditions.start_minute, conditions.end_minute
-        parts.append(f"{start // 60:02}:{start % 60:02}-{end // 60:02}:{end % 60:02}")
-    if conditions.days is not None:
-        parts.append(" ".join(_WEEKDAYS[day] for day in sorted(conditions.days)))
-    for bound in conditions.bounds:
-        unit, size = _QUANTITIES[bound.quantity]
-        low, high = (
-            None if side is None else _plain(Decimal(side) / size, 0) for side in (bound.minimum or None, bound.maximum)
-        )
-        if low and high:
-            parts.append(f"{low} to {high} {unit}")
-        elif low:
-            parts.append(f"from {low} {unit}")
-        elif high:
-            parts.append(f"below {high} {unit}")
-    return ", ".join(parts)
+def _sums(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    total, taxes, currency = document["total"], document["taxes"], document["currency"]
+    gross = document["prices_include_tax"]
+    if not gross and (total["incl_tax"] != total["excl_tax"] or any(tax["amount"] for tax in taxes)):
+        yield "Sum before tax", _money(total["excl_tax"], currency)
+    for tax in taxes:
+        if tax["amount"] or tax.get("percent"):
+            rate = f" {plain(tax['percent'], 0)} %" if "percent" in tax else ""
+            yield f"{'including ' if gross else ''}{tax['name']}{rate}", _money(tax["amount"], currency)
+    yield "Total", _money(total["incl_tax"], currency)
 
 
-def _quantity(quantity: Decimal, component: Component) -> str:
-    if component.unit is Unit.KWH:
-        return _kwh(quantity)
-    if component.unit is Unit.SESSION:
-        return ""
-    return _duration(int(quantity * 1000))
+def _quantity(lines: Sequence[_Line]) -> str:
+    if "kwh" in lines[0]:
+        return _kwh(_sum(lines, "kwh"))
+    return _duration(_sum(lines, "seconds")) if "seconds" in lines[0] else ""
 
 
 def _kwh(value: Decimal) -> str:
-    return f"{_plain(value.quantize(Decimal('0.000001')), 3)} kWh"
+    return f"{plain(value.quantize(Decimal('0.000001')), 3)} kWh"
 
 
-def _duration(length_ms: int) -> str:
-    seconds, fraction = divmod(length_ms, 1000)
+def _duration(length: Decimal) -> str:
+    seconds, fraction = divmod(int(length * 1000), 1000)
     hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
     parts = [f"{number} {unit}" for number, unit in ((hours, "h"), (minutes, "min")) if number]
     if fraction:
@@ -266,25 +244,17 @@ def _duration(length_ms: int) -> str:
     return " ".join(parts)
 
 
-def _moment(at_ms: int, zone: ZoneInfo) -> str:
-    local = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone)
+def _moment(at: str, zone: ZoneInfo) -> str:
+    local = datetime.fromisoformat(at).astimezone(zone)
     return f"{local:%Y-%m-%d %H:%M:%S} {local:%Z}"
 
 
-def _clock(at_ms: int, zone: ZoneInfo) -> str:
-    return f"{(_EPOCH + timedelta(milliseconds=at_ms)).astimezone(zone):%a %H:%M:%S}"
+def _clock(at: str, zone: ZoneInfo) -> str:
+    return f"{datetime.fromisoformat(at).astimezone(zone):%a %H:%M:%S}"
 
 
 def _money(amount: Decimal, currency: str) -> str:
-    return f"{_plain(amount, MINOR_DIGITS[currency])} {currency}"
-
-
-def _plain(value: Decimal, digits: int) -> str:
-    """With as many fraction digits as it has, but not fewer than these."""
-    text = f"{value:f}"
-    whole, _, fraction = text.partition(".")
-    fraction = fraction.rstrip("0").ljust(digits, "0")
-    return f"{whole}.{fraction}" if fraction else whole
+    return f"{plain(amount, MINOR_DIGITS[currency])} {currency}"
 
 
 def _justified(left: str, right: str) -> str:
