@@ -1,7 +1,7 @@
 """Prepared OCPP-J frames: WebSocket frames of fixed length with slots for what differs between two sendings.
 
 A client frame must be masked (RFC 6455 §5.3); a masking key of zero leaves the payload as it is, so that a frame
-is joined from prepared parts and never walked byte by byte.
+is made once, header and mask included, and only its slots are written again.
 """
 
 from __future__ import annotations
@@ -20,34 +20,28 @@ _NO_MASK = b"\0\0\0\0"
 
 def websocket_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
     """One final client frame, masked with a key of zero."""
-    return _header(len(payload), opcode) + payload
-
-
-def _header(length: int, opcode: int = _TEXT) -> bytes:
+    length = len(payload)
     if length < 126:
-        return bytes((opcode, _MASKED | length)) + _NO_MASK
+        return bytes((opcode, _MASKED | length)) + _NO_MASK + payload
     if length < 65536:
-        return bytes((opcode, _MASKED | 126)) + struct.pack(">H", length) + _NO_MASK
-    return bytes((opcode, _MASKED | 127)) + struct.pack(">Q", length) + _NO_MASK
+        return bytes((opcode, _MASKED | 126)) + struct.pack(">H", length) + _NO_MASK + payload
+    return bytes((opcode, _MASKED | 127)) + struct.pack(">Q", length) + _NO_MASK + payload
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A CALL with slots, the first being the message id; `parts` is what stands around them."""
+    """A CALL ready for the wire. All stations write into the same bytes, which are valid until the next `fill`."""
 
-    parts: tuple[bytes, ...]
+    frame: bytearray
+    slots: tuple[slice, ...]
+    """Where the message id stands, and whatever else differs."""
 
-    def fill(self, message_id: bytes, *slots: bytes) -> bytes:
-        """The frame, ready for the wire. Each slot must have the width that it had in the template."""
-        parts = self.parts
-        if not slots:
-            return parts[0] + message_id + parts[1]
-        if len(slots) == 1:
-            return parts[0] + message_id + parts[1] + slots[0] + parts[2]
-        filled = [parts[0], message_id, parts[1]]
-        for slot, part in zip(slots, parts[2:], strict=True):
-            filled += (slot, part)
-        return b"".join(filled)
+    def fill(self, *values: bytes) -> bytearray:
+        """The frame with these values, the first being the message id. Each has the width of its slot."""
+        frame = self.frame
+        for slot, value in zip(self.slots, values, strict=True):
+            frame[slot] = value
+        return frame
 
 
 def template(action: str, payload: object, *slots: str) -> Template:
@@ -57,17 +51,15 @@ def template(action: str, payload: object, *slots: str) -> Template:
         payload: JSON-able; the texts of `slots` occur in its JSON text once each, in this order.
     """
     message_id = "#" * ID_LENGTH
-    text = json.dumps([2, message_id, action, payload], separators=(",", ":"))
-    parts = []
+    frame = websocket_frame(json.dumps([2, message_id, action, payload], separators=(",", ":")).encode())
+    places, at = [], 0
     for slot in (message_id, *slots):
-        before, found, text = text.partition(slot)
-        if not found:
+        start = frame.find(slot.encode(), at)
+        if start < 0:
             raise ValueError(f"{action}: no slot {slot!r} in the payload")
-        parts.append(before.encode())
-    parts.append(text.encode())
-    length = sum(map(len, parts)) + ID_LENGTH + sum(map(len, slots))
-    parts[0] = _header(length) + parts[0]
-    return Template(tuple(parts))
+        at = start + len(slot)
+        places.append(slice(start, at))
+    return Template(bytearray(frame), tuple(places))
 
 
 TRANSACTION = "T" * 16
@@ -123,38 +115,30 @@ def _sampled_values_201() -> list[dict[str, object]]:
 
 
 def transaction_events_201(updates: int = 10) -> list[Template]:
-    """Started, `updates` x Updated with twelve values, Ended. Slots: timestamp, (register,) transaction id."""
+    """Started, `updates` x Updated with twelve values, Ended. Slots: timestamp, the same, register, transaction id."""
 
-    def event(kind: str, reason: str, sequence: int, **more: object) -> Template:
-        payload: dict[str, object] = {
+    def event(kind: str, reason: str, sequence: int, values: list[dict[str, object]], **more: object) -> Template:
+        payload = {
             "eventType": kind,
             "timestamp": TIMESTAMP,
             "triggerReason": reason,
             "seqNo": sequence,
+            "meterValue": [{"timestamp": TIMESTAMP, "sampledValue": values}],
+            "transactionInfo": {"transactionId": TRANSACTION, "chargingState": "Charging"},
+            **more,
         }
-        register = "meterValue" in more
-        if register:
-            payload["meterValue"] = more.pop("meterValue")
-        payload["transactionInfo"] = {"transactionId": TRANSACTION, "chargingState": "Charging"}
-        payload.update(more)
-        slots = (TIMESTAMP, REGISTER, TRANSACTION) if register else (TIMESTAMP, TRANSACTION)
-        return template("TransactionEvent", payload, *slots)
+        return template("TransactionEvent", payload, TIMESTAMP, TIMESTAMP, REGISTER, TRANSACTION)
 
-    # The station's sample carries the time of the last full minute; the slot is the event's own.
-    values = [{"timestamp": "2026-01-01T00:00:01.000Z", "sampledValue": _sampled_values_201()}]
+    def register(context: str) -> list[dict[str, object]]:
+        return [{"value": int(REGISTER), "context": context}]
+
     evse = {"id": 1, "connectorId": 1}
     token = {"idToken": "BENCH-TOKEN", "type": "ISO14443"}
-    register_only = [
-        {
-            "timestamp": "2026-01-01T00:00:01.000Z",
-            "sampledValue": [{"value": int(REGISTER), "context": context}],
-        }
-        for context in ("Transaction.Begin", "Transaction.End")
-    ]
+    values = _sampled_values_201()
     return [
-        event("Started", "Authorized", 0, meterValue=register_only[:1], evse=evse, idToken=token),
-        *(event("Updated", "MeterValuePeriodic", number, meterValue=values) for number in range(1, updates + 1)),
-        event("Ended", "EVDeparted", updates + 1, meterValue=register_only[1:]),
+        event("Started", "Authorized", 0, register("Transaction.Begin"), evse=evse, idToken=token),
+        *(event("Updated", "MeterValuePeriodic", number, values) for number in range(1, updates + 1)),
+        event("Ended", "EVDeparted", updates + 1, register("Transaction.End")),
     ]
 
 

@@ -28,7 +28,7 @@ import psutil
 import uvloop
 
 from benchmarks.load import frames
-from benchmarks.load.client import Fleet, Script, Tally, heartbeats, mix_16, transaction_events
+from benchmarks.load.client import Fleet, Heartbeats, MakeScript, Mix16, Tally, TransactionEvents
 from busbar.local.errors import StackError
 from busbar.local.runfile import RunFile
 from busbar.passwords import generate_password, hash_password
@@ -125,7 +125,7 @@ async def measure(
 
 
 async def closed(
-    name: str, system: System, count: int, script: Script, subprotocol: str, seconds: float, warm: float
+    name: str, system: System, count: int, script: MakeScript, subprotocol: str, seconds: float, warm: float
 ) -> Row:
     """A saturating closed loop after a warm-up."""
     fleet = await Fleet.connect(system.edges, count, script, subprotocol, prefix=f"B{os.getpid()}{count}")
@@ -149,7 +149,7 @@ async def opened(
 ) -> Row:
     """An open loop at a fixed rate after a warm-up at the same rate."""
     prefix = f"O{os.getpid()}{int(rate)}"
-    fleet = await Fleet.connect(system.edges, count, transaction_events, "ocpp2.0.1", prefix=prefix)
+    fleet = await Fleet.connect(system.edges, count, TransactionEvents, "ocpp2.0.1", prefix=prefix)
     await fleet.open_loop(rate, warm)
     row = await measure(name, system, fleet, lambda s: fleet.open_loop(rate, s), seconds)
     unanswered = await fleet.stop_loop()
@@ -164,7 +164,7 @@ async def idle(system: System, count: int) -> Row:
     """Memory of idle sockets, from the edge's resident set before and after."""
     edge = next(members[0] for role, members in system.processes().items() if role.startswith("edge"))
     before = edge.memory_info().rss
-    fleet = await Fleet.connect(system.edges, count, heartbeats, "ocpp2.0.1", prefix=f"I{os.getpid()}", at_once=200)
+    fleet = await Fleet.connect(system.edges, count, Heartbeats, "ocpp2.0.1", prefix=f"I{os.getpid()}", at_once=200)
     await asyncio.sleep(2)
     used = (edge.memory_info().rss - before) / count / 1024
     spent = edge.cpu_times().user + edge.cpu_times().system
@@ -180,7 +180,7 @@ async def storm(system: System, count: int, passwords: dict[str, str]) -> Row:
     before = cpu_seconds(system.processes())
     began = time.perf_counter()
     fleet = await Fleet.connect(
-        system.edges, count, heartbeats, "ocpp2.0.1", prefix="STORM", passwords=passwords, at_once=count,
+        system.edges, count, Heartbeats, "ocpp2.0.1", prefix="STORM", passwords=passwords, at_once=count,
         boot=frames.BOOT_201,
     )  # fmt: skip
     elapsed = time.perf_counter() - began
@@ -288,15 +288,13 @@ async def run_scenarios(
     def run(name: str) -> Awaitable[Row]:
         match name:
             case "heartbeats":
-                return closed("heartbeats", system, stations, heartbeats, "ocpp1.6", seconds, warm)
+                return closed("heartbeats", system, stations, Heartbeats, "ocpp1.6", seconds, warm)
             case "events":
-                return closed(
-                    "TransactionEvent 2.0.1", system, stations, transaction_events, "ocpp2.0.1", seconds, warm
-                )
+                return closed("TransactionEvent 2.0.1", system, stations, TransactionEvents, "ocpp2.0.1", seconds, warm)
             case "events-5000":
-                return closed("TransactionEvent 2.0.1", system, 5000, transaction_events, "ocpp2.0.1", seconds, warm)
+                return closed("TransactionEvent 2.0.1", system, 5000, TransactionEvents, "ocpp2.0.1", seconds, warm)
             case "mix":
-                return closed("1.6 mix", system, stations, mix_16, "ocpp1.6", seconds, warm)
+                return closed("1.6 mix", system, stations, Mix16, "ocpp1.6", seconds, warm)
             case "latency-1000" | "latency-2000" | "latency-500" | "latency-200":
                 rate = float(name.partition("-")[2])
                 return opened(f"TransactionEvent open loop {rate:.0f}/s", system, stations, rate, seconds, warm)
