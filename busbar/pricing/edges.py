@@ -145,8 +145,8 @@ class PriceEdges:
             power_mw=self._nearest_power(now, prices),
         )
 
-    def grace_ms(self, now: Situation) -> int | None:
-        """How long the EV may park from now on before it costs something; `None` if it never does.
+    def parking_price(self, now: Situation) -> tuple[int, Component] | None:
+        """After how many milliseconds of parking from now on it costs something, and what; `None` if it never does.
 
         The other prices, the day and the clock are those of now.
         """
@@ -155,13 +155,15 @@ class PriceEdges:
         for _ in range(_MOST_STEPS):
             component = self._component(self._parking.choose(parked.values(), minute, day))
             if component is not None and component.price:
-                return parked.at_ms - now.at_ms
-            idle = self._edges.after(Quantity.IDLE, parked.idle_ms) - parked.idle_ms
+                return parked.at_ms - now.at_ms, component
             duration_ms = parked.charging_ms + parked.idle_ms
-            step = min(idle, self._edges.after(Quantity.DURATION, duration_ms) - duration_ms)
-            if step >= NEVER // 2:
+            step_ms = min(
+                self._edges.after(Quantity.IDLE, parked.idle_ms) - parked.idle_ms,
+                self._edges.after(Quantity.DURATION, duration_ms) - duration_ms,
+            )
+            if step_ms >= NEVER // 2:
                 return None
-            parked = parked.later(parked.at_ms + step)
+            parked = parked.later(parked.at_ms + step_ms)
         return None
 
     def _next_instant(self, now: Situation, prices: Prices, until_ms: int) -> int | None:
