@@ -1,4 +1,4 @@
-"""What is wrong with a tariff, each with the JSON path of the place."""
+"""What is wrong with a tariff or a session, each with the JSON path of the place."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ class Problem:
         return f"{self.path}: {self.reason}"
 
 
-class TariffError(ValueError):
-    """A tariff that cannot be priced. Carries every reason that was found, not only the first."""
+class UnreadableError(ValueError):
+    """JSON that does not say what it should. Carries every reason that was found, not only the first."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(str(problem) for problem in self.problems))
+
+
+class TariffError(UnreadableError):
+    """A tariff that cannot be priced."""
+
+
+class SessionError(UnreadableError):
+    """A session that cannot be priced."""

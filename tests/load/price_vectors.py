@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 from busbar.pricing.bill import Bill, LineKind
 from busbar.pricing.engine import Options, Pricer
-from busbar.pricing.facts import ChargingState, Fact, FactKind
+from busbar.pricing.facts import Fact, FactKind
 from busbar.pricing.jsontext import parse_json
 from busbar.pricing.money import Rounding
 from busbar.pricing.ocpi_tariff import parse_ocpi_tariff
+from busbar.pricing.session_json import read_facts
 from busbar.pricing.tariff import Dimension
 
 EVENTS = {
@@ -51,21 +51,11 @@ TOTALS = {
 }
 
 
-def facts(feed: list[dict[str, Any]]) -> Iterator[Fact]:
+def facts(feed: list[dict[str, Any]]) -> Sequence[Fact]:
     """The case's feed as the engine takes it."""
-    for item in feed:
-        number = {
-            name: Decimal(item[key])
-            for name, key in (("register_wh", "register_wh"), ("power_w", "power_w"), ("current_a", "current_a"))
-            if key in item
-        }
-        moment = datetime.fromisoformat(item["t"])
-        yield Fact(
-            EVENTS[item["ev"]],
-            round(moment.timestamp() * 1000),
-            state=ChargingState(item["state"]) if "state" in item else None,
-            **number,
-        )
+    names = {"t": "at", "ev": "kind"}
+    items = [{names.get(name, name): value for name, value in item.items()} for item in feed]
+    return read_facts([item | {"kind": EVENTS[item["kind"]]} for item in items]).facts
 
 
 def price(case: dict[str, Any], digits: int | None = None) -> Bill:
