@@ -1,0 +1,1 @@
+"""Billing: what sessions cost, and what stations are told of it."""
