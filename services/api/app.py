@@ -20,6 +20,7 @@ from busbar.config import ConfigError, Env
 from busbar.postgres import connect_pool, missing_migrations
 from busbar.service import Health
 from busbar.stream.kafka import KafkaConsumer, KafkaProducer
+from busbar.tariffs import TariffBook
 from services.api import handlers, openapi
 from services.api.auth import KeyRing
 from services.api.clock import wall_clock_ms
@@ -31,7 +32,17 @@ from services.api.gateway import COMMANDS, EVENTS, CommandGateway
 from services.api.lag import LogEnds
 from services.api.middleware import RequestGate
 from services.api.reading import JsonResponse
-from services.api.routes import commands, registry, stations, system, tokens, transactions
+from services.api.routes import (
+    commands,
+    registry,
+    sites,
+    stations,
+    system,
+    tariff_assignments,
+    tariffs,
+    tokens,
+    transactions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +71,7 @@ def _framework(api: Api, health: Health, log_ends: LogEnds | None) -> FastAPI:
     app.state.health = health
     app.state.system = system.SystemView(log_ends)
     handlers.install(app)
-    for module in (commands, stations, transactions, tokens, system, registry):
+    for module in (commands, stations, transactions, tokens, tariffs, tariff_assignments, sites, system, registry):
         app.include_router(module.router)
     _add_documents(app)
     return app
@@ -149,7 +160,8 @@ async def _run(config: ApiConfig, health: Health, stop: asyncio.Event) -> None:
     async with opened_pool(config) as pool, opened_gateway(config, pool) as gateway:
         keys = KeyRing(pool)
         await keys.refresh()
-        api = Api(config, pool, keys, StationDirectory(pool, config.station_cache_seconds), gateway, wall_clock_ms)
+        directory = StationDirectory(pool, config.station_cache_seconds)
+        api = Api(config, pool, keys, directory, gateway, wall_clock_ms, TariffBook(config.time_zone))
         log_ends = LogEnds(config.bootstrap_servers)
         server = _server(config, create_app(api, health, log_ends))
         health.ready["kafka"] = gateway.problem

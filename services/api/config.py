@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from busbar.config import Env, database_url, kafka_bootstrap_servers
 from busbar.passwords import read_pepper
+from busbar.tariffs import time_zone_setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class ApiConfig:
     """`BUSBAR_API_STATION_CACHE_SECONDS`: for how long a station's version is not looked up again for a command."""
     max_waiting: int = 20_000
     """`BUSBAR_API_MAX_WAITING`: requests that may wait for the outcome of a command at a time."""
+    time_zone: str = "UTC"
+    """`BUSBAR_TIME_ZONE`: the wall clock of stations whose site has none, for tariffs."""
 
     @classmethod
     def from_env(cls, env: Env) -> ApiConfig:
@@ -48,4 +51,5 @@ class ApiConfig:
             ),
             station_cache_seconds=env.seconds("BUSBAR_API_STATION_CACHE_SECONDS", defaults.station_cache_seconds),
             max_waiting=env.integer("BUSBAR_API_MAX_WAITING", defaults.max_waiting, minimum=1),
+            time_zone=time_zone_setting(env),
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import asyncpg
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
 
+from busbar.tariffs import TariffBook
 from services.api.auth import ApiKey, KeyRing
 from services.api.config import ApiConfig
 from services.api.directory import StationDirectory
@@ -33,6 +34,8 @@ class Api:
     gateway: CommandGateway
     clock: Callable[[], int]
     """Unix milliseconds."""
+    tariffs: TariffBook = field(default_factory=TariffBook)
+    """What is configured of tariffs; ask `refresh` before it is relied upon."""
 
 
 def api_of(request: Request) -> Api:

@@ -13,10 +13,10 @@ from services.api.core import DEFAULT_WAIT_SECONDS, MAX_TIMEOUT_SECONDS, MAX_WAI
 from services.api.problems import MEDIA_TYPE, SCHEMA
 
 _DESCRIPTION = """
-Stations, id tokens, transactions and commands of a charging station management system.
+Stations, sites, id tokens, tariffs, transactions and commands of a charging station management system.
 
 Every request but the probes needs an API key: `Authorization: Bearer bsb_<key id>_<secret>`. A **viewer** reads, an
-**operator** also registers stations, keeps tokens and sends commands, an **admin** may do everything.
+**operator** also registers stations, keeps tokens and tariffs and sends commands, an **admin** may do everything.
 
 Lists come in pages: `limit` says how many, and `next` of one page is `after` of the following one. Errors are problem
 documents (RFC 9457). Instants are RFC 3339 in UTC, energy is in Wh.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -18,6 +19,8 @@ from services.api.problems import Problem, invalid
 
 MAX_LIMIT = 1000
 DEFAULT_LIMIT = 100
+_SHOWN = 4
+"""How many characters of an id token a viewer gets to see."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -101,6 +104,25 @@ def read_cursor(text: str | None, *kinds: type) -> list[Any] | None:
     except (binascii.Error, orjson.JSONDecodeError, TypeError, ValueError):
         pass
     raise invalid([{"path": "query.after", "message": "is not the `next` of an earlier page"}])
+
+
+def read_position(text: str | None) -> tuple[datetime, UUID] | None:
+    """The instant and the id that a page ended with, of lists that are in this order. Raises `Problem`."""
+    parts = read_cursor(text, str, str)
+    if parts is None:
+        return None
+    try:
+        moment, row_id = datetime.fromisoformat(parts[0]), UUID(parts[1])
+        if moment.tzinfo is not None:
+            return moment, row_id
+    except ValueError:
+        pass
+    raise invalid([{"path": "query.after", "message": "is not the `next` of an earlier page"}])
+
+
+def masked(id_token: str) -> str:
+    """What whoever only watches gets to see of an id token, which is personal data: enough to tell two apart."""
+    return "…" + id_token[-_SHOWN:] if len(id_token) > 2 * _SHOWN else "…"
 
 
 def _default(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Request, Response
@@ -59,6 +60,9 @@ class TokenSettings(Body):
     allowed_sites: Names | None = None
     language: Annotated[Text, Field(max_length=8)] | None = None
     contract_id: Text | None = None
+    max_cost: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=6)] | None = None
+    max_energy_wh: Annotated[int, Field(ge=1, le=10**12)] | None = None
+    max_time_seconds: Annotated[int, Field(ge=1, le=10**9)] | None = None
 
 
 class NewToken(TokenSettings):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from datetime import datetime
 from itertools import groupby
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,7 +12,7 @@ from pydantic import AwareDatetime
 
 from services.api.auth import ApiKey
 from services.api.context import Viewer, api_of
-from services.api.problems import Problem, invalid, not_found
+from services.api.problems import Problem, not_found
 from services.api.reading import (
     DEFAULT_LIMIT,
     After,
@@ -21,8 +20,9 @@ from services.api.reading import (
     Limit,
     TextQuery,
     cursor,
+    masked,
     page,
-    read_cursor,
+    read_position,
 )
 from services.api.store import transactions as store
 from services.api.store.tokens import token_key
@@ -30,8 +30,6 @@ from services.api.store.tokens import token_key
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"])
 
 MAX_SAMPLES = 50_000
-_HIDDEN = 4
-"""How many characters of an id token a viewer gets to see."""
 
 
 @router.get("", summary="List transactions, the newest first")
@@ -56,24 +54,11 @@ async def list_transactions(
         )
     token = None if token is None else token_key(token)
     wanted = store.TransactionFilter(station, site, open, from_, to, token)
-    rows = await store.list_transactions(api_of(request).pool, wanted, _position(after), limit)
+    rows = await store.list_transactions(api_of(request).pool, wanted, read_position(after), limit)
     following = None
     if len(rows) == limit:
         following = cursor(rows[-1]["opened_at"].isoformat(), str(rows[-1]["session_id"]))
     return page([_summary(row, key) for row in rows], following)
-
-
-def _position(after: str | None) -> tuple[datetime, UUID] | None:
-    parts = read_cursor(after, str, str)
-    if parts is None:
-        return None
-    try:
-        opened_at, session_id = datetime.fromisoformat(parts[0]), UUID(parts[1])
-        if opened_at.tzinfo is not None:
-            return opened_at, session_id
-    except ValueError:
-        pass
-    raise invalid([{"path": "query.after", "message": "is not the `next` of an earlier page"}])
 
 
 @router.get(
@@ -100,8 +85,7 @@ def _summary(row: Any, key: ApiKey) -> dict[str, Any]:
     document = dict(row)
     token = document["id_token"]
     if token is not None and not key.may("operator"):
-        # Id tokens are personal data: whoever only watches sees enough to tell two apart.
-        document["id_token"] = "…" + token[-_HIDDEN:] if len(token) > 2 * _HIDDEN else "…"
+        document["id_token"] = masked(token)
     return document
 
 

@@ -20,11 +20,15 @@ SETTINGS = (
     "allowed_sites",
     "language",
     "contract_id",
+    "max_cost",
+    "max_energy_wh",
+    "max_time_seconds",
 )
 """Columns of config.tokens that the API lets people set."""
 
 _COLUMNS = """id_token, id_token_key, id_token_type, status, expires_at, valid_from, group_id, cache_expires_seconds,
-    allow_concurrent, max_concurrent, allowed_stations, allowed_sites, language, contract_id, created_at, updated_at"""
+    allow_concurrent, max_concurrent, allowed_stations, allowed_sites, language, contract_id, max_cost,
+    max_energy_wh, max_time_seconds, created_at, updated_at"""
 
 LIST = f"""
 SELECT {_COLUMNS} FROM config.tokens
@@ -37,8 +41,9 @@ FIND = f"SELECT {_COLUMNS} FROM config.tokens WHERE id_token_key = $1"  # noqa: 
 
 CREATE = f"""
 INSERT INTO config.tokens (id_token, id_token_key, id_token_type, status, expires_at, valid_from, group_id,
-    cache_expires_seconds, allow_concurrent, max_concurrent, allowed_stations, allowed_sites, language, contract_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    cache_expires_seconds, allow_concurrent, max_concurrent, allowed_stations, allowed_sites, language, contract_id,
+    max_cost, max_energy_wh, max_time_seconds)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (id_token_key) DO NOTHING RETURNING {_COLUMNS}
 """  # noqa: S608 - constants
 

@@ -16,6 +16,7 @@ from busbar.avro import decode, encode
 from busbar.postgres import connect_pool
 from busbar.service import Health
 from busbar.stream.memory import MemoryBroker
+from busbar.tariffs import TariffBook
 from busbar.topics import all_topics
 from services.api.app import create_app
 from services.api.auth import KeyRing
@@ -133,7 +134,8 @@ async def opened_rig(pool: asyncpg.Pool[Any], config: ApiConfig) -> AsyncIterato
         keys = {role: await create_key(connection, role, role) for role in ("admin", "operator", "viewer")}  # type: ignore[arg-type]
     ring = KeyRing(pool)
     await ring.refresh()
-    api = Api(config, pool, ring, StationDirectory(pool, config.station_cache_seconds), gateway, wall_clock_ms)
+    directory = StationDirectory(pool, config.station_cache_seconds)
+    api = Api(config, pool, ring, directory, gateway, wall_clock_ms, TariffBook(config.time_zone))
     health = Health(ready={"all": lambda: None})
     app = create_app(api, health)
     running = asyncio.create_task(gateway.run())

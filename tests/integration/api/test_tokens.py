@@ -29,6 +29,9 @@ async def test_a_token_is_kept_as_it_was_given_and_found_in_any_case(rig: Rig) -
         "allowed_sites": [],
         "language": "de",
         "contract_id": "DE-XYZ",
+        "max_cost": 25.5,
+        "max_energy_wh": 40000,
+        "max_time_seconds": 7200,
     }
     await create(rig, "AbCd", **settings)
     shown = (await rig.operator.get("/v1/tokens/aBcD")).json()
@@ -81,6 +84,8 @@ async def test_tokens_are_listed_page_by_page_and_narrowed_down(rig: Rig) -> Non
         ({"id_token": "a", "expires_at": "2030-01-01T00:00:00"}, "$.expires_at"),
         ({"id_token": "a", "expires_at": 17}, "$.expires_at"),
         ({"id_token": "a", "max_concurrent": 0}, "$.max_concurrent"),
+        ({"id_token": "a", "max_cost": -1}, "$.max_cost"),
+        ({"id_token": "a", "max_energy_wh": 0}, "$.max_energy_wh"),
         ({"id_token": "a", "allow_concurrent": "yes"}, "$.allow_concurrent"),
         ({"id_token": "a", "allowed_stations": "CS-1"}, "$.allowed_stations"),
         ({"id_token": "a", "allowed_stations": [None]}, "$.allowed_stations[0]"),

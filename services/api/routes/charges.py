@@ -1,0 +1,118 @@
+"""`/v1/charges` and `/v1/unattributed-energy`: sessions as billing sees them, and energy that nobody pays for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AwareDatetime
+
+from services.api.context import Viewer, api_of
+from services.api.problems import invalid, not_found
+from services.api.reading import (
+    DEFAULT_LIMIT,
+    After,
+    JsonResponse,
+    Limit,
+    TextQuery,
+    cursor,
+    page,
+    read_cursor,
+)
+from services.api.routes.cdrs import id_token_key, shown
+from services.api.store import cdrs as cdr_store
+from services.api.store import charges as store
+
+router = APIRouter(tags=["billing"])
+
+Status = Literal["open", "priced", "unpriced", "failed"]
+
+
+@router.get("/v1/charges", summary="List sessions with their cost, the newest first")
+async def list_charges(
+    request: Request,
+    key: Viewer,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+    status: Status | None = None,
+    station: TextQuery = None,
+    site: TextQuery = None,
+    token: TextQuery = None,
+    tariff: TextQuery = None,
+    currency: TextQuery = None,
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="Began at this time or later")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="Began before this time")] = None,
+) -> Response:
+    """
+    Each is `open`, with its cost so far; `priced`, with the record that stands; `unpriced`, for want of a tariff; or
+    `failed`. `reason` says why it is one of the latter two. Sessions whose begin is not known come first.
+
+    - **token**: needs the role operator
+    """
+    wanted = store.ChargeFilter(status, station, site, id_token_key(token, key), tariff, currency, from_, to)
+    rows = await store.list_charges(api_of(request).pool, wanted, _position(after), limit)
+    following = None
+    if len(rows) == limit:
+        began = rows[-1]["started_at"]
+        following = cursor("" if began is None else began.isoformat(), str(rows[-1]["session_id"]))
+    return page([shown(row, key) for row in rows], following)
+
+
+@router.get("/v1/charges/{session_id}", summary="Show what a session costs, its records and what was settled")
+async def show_charge(request: Request, session_id: UUID, key: Viewer) -> Response:
+    pool = api_of(request).pool
+    row = await pool.fetchrow(store.FIND, session_id)
+    if row is None:
+        raise not_found("charge", str(session_id))
+    document = shown(row, key)
+    document["cdrs"] = [shown(cdr, key) for cdr in await pool.fetch(cdr_store.OF_SESSION, session_id)]
+    document["settlements"] = [dict(settled) for settled in await pool.fetch(store.SETTLEMENTS, session_id)]
+    return JsonResponse(document)
+
+
+@router.get("/v1/unattributed-energy", summary="List energy that flowed outside of sessions, the newest first")
+async def list_unattributed(
+    request: Request,
+    _: Viewer,
+    limit: Limit = DEFAULT_LIMIT,
+    after: After = None,
+    station: TextQuery = None,
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="At this time or later")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="Before this time")] = None,
+) -> Response:
+    """
+    What a register counted between two sessions. It is negative where a session that came late explains energy that had
+    been listed before: the sum over a station is what nobody pays for.
+    """
+    wanted = store.UnattributedFilter(station, from_, to)
+    position = read_cursor(after, str, str)
+    known = None if position is None else (_instant(position[0]), str(position[1]))
+    rows = await store.list_unattributed(api_of(request).pool, wanted, known, limit)
+    following = cursor(rows[-1]["at"].isoformat(), rows[-1]["event_id"]) if len(rows) == limit else None
+    return page([dict(row) for row in rows], following)
+
+
+def _position(after: str | None) -> tuple[datetime | None, UUID] | None:
+    parts = read_cursor(after, str, str)
+    if parts is None:
+        return None
+    try:
+        return _instant(parts[0]) if parts[0] else None, UUID(parts[1])
+    except ValueError:
+        raise _not_ours() from None
+
+
+def _instant(text: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _not_ours() from None
+    if moment.tzinfo is None:
+        raise _not_ours()
+    return moment
+
+
+def _not_ours() -> Exception:
+    return invalid([{"path": "query.after", "message": "is not the `next` of an earlier page"}])
