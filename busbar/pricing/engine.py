@@ -96,6 +96,14 @@ class Pricer:
         self._apply(session, fact)
         return session
 
+    def advance_all(self, state: SessionState, facts: Iterable[Fact]) -> SessionState:
+        """The session after more facts: as `advance` for each of them, with less effort."""
+        self._check(state)
+        session = state.copy()
+        for fact in facts:
+            self._apply(session, fact)
+        return session
+
     def cost(self, state: SessionState) -> Cost:
         """What it costs so far. Never more than the final cost, as long as no price is negative.
 

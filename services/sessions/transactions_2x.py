@@ -62,7 +62,7 @@ def fold_transaction_event(state: State, event: TransactionEvent) -> list[Result
         close_older(state, station, session, now, results)
     authorization = _take_token(state, station, session, event) if event.id_token is not None else None
     cause = Cause(now, event.trigger, event.seq_no, event.offline, cost_details=event.cost_details)
-    cause.charging_state = event.charging_state or (session.charging_state if is_newest else "")
+    cause.charging_state = event.charging_state
     take_samples(state.policy, station, session, event.samples, now, cause, is_newest=is_newest)
     record_event(
         state,
