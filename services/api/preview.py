@@ -1,18 +1,20 @@
-"""What-ifs: the facts of sessions that never were, to see what a tariff makes of them. Pure."""
+"""Previews: the facts of sessions that never were, or that had another tariff, and what they would cost. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
 from busbar.pricing.bill import Bill
 from busbar.pricing.explanation import explain
-from busbar.pricing.facts import ChargingState, Fact, FactKind, ended, sampled, started
+from busbar.pricing.facts import ChargingState, Fact, ended, sampled, started
 from busbar.pricing.ocpi_cdr import charging_period
 from busbar.pricing.receipt import make_receipt, receipt_text
+from busbar.pricing.session_facts import MICRO, Feed, Frame, load_observations
 from services.api.reading import Body
 
 MAX_FACTS = 20_000
@@ -21,7 +23,6 @@ _MOST_WH = 10**9
 
 Seconds = Annotated[Decimal, Field(ge=0, le=_LONGEST_SECONDS, max_digits=12, decimal_places=3)]
 EnergyWh = Annotated[Decimal, Field(ge=0, le=_MOST_WH, max_digits=16, decimal_places=6)]
-_Milli = Annotated[Decimal, Field(ge=-_MOST_WH, le=_MOST_WH, max_digits=16, decimal_places=3)]
 
 
 class WhatIf(Body):
@@ -61,25 +62,28 @@ class WhatIf(Body):
         return [*facts, ended(end_ms, energy_wh)]
 
 
-class GivenFact(Body):
-    """One thing that is known of the session at an instant."""
+def facts_of_session(rows: Iterable[bytes], session: Mapping[str, Any]) -> list[Fact]:
+    """The facts of a session that exists, from what was observed of it.
 
-    kind: Literal["reserved", "reservation_expired", "reservation_cancelled", "started", "sampled", "ended"]
-    at: AwareDatetime
-    register_wh: EnergyWh | None = None
-    state: Literal["Charging", "SuspendedEV", "SuspendedEVSE", "EVConnected", "Idle"] | None = None
-    power_w: _Milli | None = None
-    current_a: _Milli | None = None
+    Args:
+        rows: `billing.facts.facts` of the session.
+        session: Its row of `sessions.transactions`.
+    """
+    frame = Frame(
+        at_ms=unix_ms(session["last_event_at"]),
+        started_ms=None if session["started_at"] is None else unix_ms(session["started_at"]),
+        ended_ms=None if session["ended_at"] is None else unix_ms(session["ended_at"]),
+        energy_uwh=_micro(session["energy_wh"]) or 0,
+        rung=session["energy_rung"],
+        begin_uwh=_micro(session["register_begin_wh"]),
+        end_uwh=_micro(session["register_end_wh"]),
+    )
+    observations = [observation for row in rows for observation in load_observations(row)]
+    return Feed.replay(frame, observations)[1]
 
-    def fact(self) -> Fact:
-        return Fact(
-            kind=FactKind(self.kind),
-            at_ms=unix_ms(self.at),
-            register_wh=self.register_wh,
-            state=None if self.state is None else ChargingState(self.state),
-            power_w=self.power_w,
-            current_a=self.current_a,
-        )
+
+def _micro(value: Decimal | None) -> int | None:
+    return None if value is None else int(value * MICRO)
 
 
 def unix_ms(moment: datetime) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, Field
@@ -12,12 +13,14 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from busbar.pricing.assignment import read_tariff
 from busbar.pricing.engine import Pricer
 from busbar.pricing.facts import Fact
+from busbar.pricing.jsontext import parse_json
 from busbar.pricing.problems import Problem as TariffProblem
-from busbar.pricing.problems import TariffError
+from busbar.pricing.problems import SessionError, TariffError
+from busbar.pricing.session_json import read_facts
 from busbar.pricing.tariff import Tariff
 from busbar.pricing.translate import to_tariff_type
 from services.api.context import Api, Operator, Viewer, api_of
-from services.api.preview import MAX_FACTS, GivenFact, WhatIf, bill_document
+from services.api.preview import MAX_FACTS, WhatIf, bill_document, facts_of_session
 from services.api.problems import Problem, invalid, not_found
 from services.api.reading import (
     DEFAULT_LIMIT,
@@ -179,7 +182,16 @@ class PriceRequest(Body):
     """A session to be priced: a what-if, facts, or one that exists."""
 
     what_if: WhatIf | None = None
-    facts: Annotated[list[GivenFact], Field(min_length=1, max_length=MAX_FACTS)] | None = None
+    facts: Annotated[
+        list[Any] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_FACTS,
+            description="Each with `kind` (started, sampled, ended, reserved, reservation_expired, "
+            "reservation_cancelled), `at`, and what is known: `register_wh`, `state`, `power_w`, `current_a`",
+        ),
+    ] = None
+    session_id: Annotated[UUID | None, Field(description="`session_id` of a transaction")] = None
     time_zone: TimeZone | None = None
 
 
@@ -199,22 +211,42 @@ async def price(
     body: Annotated[PriceRequest, json_body(PriceRequest)],
     version: VersionQuery = None,
 ) -> Response:
-    """Nothing is kept. The answer is the bill, line by line, with a receipt as text."""
+    """
+    Nothing is kept. The answer is the bill, line by line, with a receipt as text. Without `time_zone` it is that of the
+    session's site, else `BUSBAR_TIME_ZONE`.
+    """
     api = api_of(request)
+    if [body.what_if, body.facts, body.session_id].count(None) != 2:
+        raise invalid([{"path": "$", "message": "has to hold one of what_if, facts and session_id"}])
     row = await _found(api, tariff_id, version)
-    facts, zone = _facts(body, api.config.time_zone)
+    zone = body.time_zone or api.config.time_zone
+    if body.what_if is not None:
+        facts = body.what_if.facts()
+    elif body.session_id is not None:
+        facts, site_zone = await _recorded(api, body.session_id)
+        zone = body.time_zone or site_zone or zone
+    else:
+        facts = _given(await request.body())
     bill = Pricer(read_tariff(row["content"]), zone).price(facts)
     head = {"tariff_id": row["tariff_id"], "version": row["version"]}
     return JsonResponse(head | bill_document(bill, zone))
 
 
-def _facts(body: PriceRequest, default_zone: str) -> tuple[list[Fact], str]:
-    if (body.what_if is None) is (body.facts is None):
-        raise invalid([{"path": "$", "message": "has to hold either what_if or facts"}])
-    zone = body.time_zone or default_zone
-    if body.what_if is not None:
-        return body.what_if.facts(), zone
-    return [item.fact() for item in body.facts or ()], zone
+def _given(body: bytes) -> list[Fact]:
+    try:
+        # Read once more: numbers as they were written, to the digit.
+        return list(read_facts(parse_json(body)["facts"]).facts)
+    except (TariffError, SessionError) as error:
+        problems = [TariffProblem("$.facts" + problem.path[1:], problem.reason) for problem in error.problems]
+        raise invalid(_reasons(problems)) from None
+
+
+async def _recorded(api: Api, session_id: UUID) -> tuple[list[Fact], str | None]:
+    session = await api.pool.fetchrow(store.RECORDED_SESSION, session_id)
+    if session is None:
+        raise not_found("transaction", str(session_id))
+    rows = [row["facts"] for row in await api.pool.fetch(store.RECORDED_FACTS, session_id)]
+    return facts_of_session(rows, session), session["time_zone"]
 
 
 async def _add_version(request: Request, tariff_id: str | None, valid_from: datetime | None) -> Response:

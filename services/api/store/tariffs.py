@@ -91,6 +91,18 @@ SELECT (SELECT site_id FROM config.stations WHERE station_id = $1) AS site_id,
 """
 
 
+RECORDED_SESSION = """
+SELECT t.last_event_at, t.started_at, t.ended_at, t.energy_wh, t.energy_rung, t.register_begin_wh, t.register_end_wh,
+    coalesce(b.time_zone, s.time_zone) AS time_zone
+FROM sessions.transactions AS t
+LEFT JOIN billing.sessions AS b USING (session_id)
+LEFT JOIN config.sites AS s ON s.site_id = t.site_id
+WHERE t.session_id = $1
+"""
+
+RECORDED_FACTS = "SELECT facts FROM billing.facts WHERE session_id = $1 ORDER BY sequence"
+
+
 async def add_version(
     pool: asyncpg.Pool[Any], tariff: Tariff, content: str, valid_from: datetime | None
 ) -> tuple[asyncpg.Record, bool]:

@@ -3,9 +3,11 @@ from __future__ import annotations
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from busbar.pricing.session_facts import dump_observations
 from tests.integration.api.conftest import Rig
 
 DAY_AND_NIGHT: dict[str, Any] = {
@@ -211,6 +213,41 @@ async def test_given_facts_are_priced_by_the_version_that_is_asked_for(rig: Rig)
     assert missing.status_code == 404
 
 
+async def test_a_session_that_exists_is_priced_by_another_tariff(rig: Rig) -> None:
+    await add(rig, FLAT_RATE)
+    session_id = uuid4()
+    start = datetime(2026, 3, 11, 10, tzinfo=UTC)
+    await rig.pool.execute("INSERT INTO config.sites (site_id, time_zone) VALUES ('S1', 'Asia/Tokyo')")
+    await rig.pool.execute(
+        "INSERT INTO sessions.transactions (session_id, station_id, transaction_id, generation, ocpp_version, site_id,"
+        " evse_id, connector_id, state, is_open, is_final, is_complete, opened_at, started_at, ended_at, last_event_at,"
+        " energy_wh, energy_rung, register_begin_wh, register_end_wh, event_count, flags, fold)"
+        " VALUES ($1, 'CS-1', 'T1', 1, '2.0.1', 'S1', 1, 1, 'ended', false, true, true, $2, $2, $3, $3,"
+        " 10000, 'transaction', 500, 10500, 3, '{}', '')",
+        session_id,
+        start,
+        start + timedelta(hours=1),
+    )
+    start_ms = int(start.timestamp() * 1000)
+    rows = [
+        [(start_ms, 0, 500_000_000, None, None, "Charging")],
+        [(start_ms + 1_800_000, 1, 10_500_000_000, None, None, "SuspendedEV")],
+    ]
+    for sequence, observations in enumerate(rows):
+        await rig.pool.execute(
+            "INSERT INTO billing.facts (session_id, sequence, facts) VALUES ($1, $2, $3)",
+            session_id,
+            sequence,
+            dump_observations(observations),
+        )
+    body = {"session_id": str(session_id)}
+    bill = (await rig.viewer.post("/v1/tariffs/flat-rate/price", json=body)).json()
+    assert (bill["total"]["excl_tax"], bill["time_zone"]) == (4, "Asia/Tokyo")
+    assert bill["session"]["parking_seconds"] == 1800
+    unknown = await rig.viewer.post("/v1/tariffs/flat-rate/price", json={"session_id": str(uuid4())})
+    assert unknown.status_code == 404
+
+
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -223,6 +260,9 @@ async def test_given_facts_are_priced_by_the_version_that_is_asked_for(rig: Rig)
         ({"what_if": {"start": "2026-03-11T20:30:00Z"}, "time_zone": "Mars/Olympus"}, "$.time_zone"),
         ({"facts": [{"kind": "started", "at": "2026-03-11T10:00:00Z", "state": "On"}]}, "$.facts[0].state"),
         ({"facts": [{"kind": "begun", "at": "2026-03-11T10:00:00Z"}]}, "$.facts[0].kind"),
+        ({"facts": [{"kind": "started", "at": "2026-03-11T10:00:00Z", "mood": 1}]}, "$.facts[0].mood"),
+        ({"facts": [7]}, "$.facts[0]"),
+        ({"session_id": "x"}, "$.session_id"),
     ],
 )
 async def test_what_is_wrong_with_a_session_to_be_priced_is_named(rig: Rig, body: dict[str, Any], path: str) -> None:
