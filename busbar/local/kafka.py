@@ -58,14 +58,27 @@ rootLogger.appenderRef.out.ref = out
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Detour:
+    """A listener for clients that reach the node through something in between."""
+
+    port: int
+    """Where the node listens."""
+    advertised_port: int
+    """Where such clients are told to connect."""
+
+
 class KafkaNode:
     """One broker and controller: its folder, its ports and its process."""
 
-    def __init__(self, node_id: int, folder: Path, log_path: Path, preferred_port: int | None) -> None:
+    def __init__(
+        self, node_id: int, folder: Path, log_path: Path, preferred_port: int | None, detours: Iterable[str] = ()
+    ) -> None:
         self.node_id = node_id
         self.folder = folder
         self.port = free_port(preferred_port) if preferred_port else free_port()
         self.controller_port = free_port()
+        self.detours = {name: Detour(free_port(), free_port()) for name in detours}
         self.log_path = log_path
         self.process: Process | None = None
 
@@ -93,14 +106,17 @@ def node_settings(node: KafkaNode, nodes: Sequence[KafkaNode]) -> dict[str, str]
     replicas = str(len(nodes))
     in_sync = "2" if len(nodes) > 1 else "1"
     voters = ",".join(f"{other.node_id}@127.0.0.1:{other.controller_port}" for other in nodes)
+    listeners = {"PLAINTEXT": Detour(node.port, node.port), **node.detours}
+    listening = [f"{name}://127.0.0.1:{listener.port}" for name, listener in listeners.items()]
+    advertised = [f"{name}://127.0.0.1:{listener.advertised_port}" for name, listener in listeners.items()]
     return {
         "process.roles": "broker,controller",
         "node.id": str(node.node_id),
         "controller.quorum.voters": voters,
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": ",".join([*listening, f"CONTROLLER://127.0.0.1:{node.controller_port}"]),
+        "advertised.listeners": ",".join(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in [*listeners, "CONTROLLER"]),
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": str(node.folder / "log"),
         "auto.create.topics.enable": "false",
@@ -134,6 +150,8 @@ class KafkaCluster:
         profile: `TEST` or `RUN`.
         preferred_port: The first node's port if it is free.
         log_folder: Where the nodes' own logs go; `folder` unless given.
+        detours: Names, in capitals, of further listeners of each node, whose advertised ports are somebody else's to
+            listen on, such as a test's that sits between a client and the nodes.
         progress: Told about the download, if there is one.
     """
 
@@ -145,6 +163,7 @@ class KafkaCluster:
         profile: Profile = TEST,
         preferred_port: int | None = None,
         log_folder: Path | None = None,
+        detours: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> None:
         if nodes not in (1, 3):
@@ -161,6 +180,7 @@ class KafkaCluster:
                 self.folder / f"node-{number}",
                 logs / ("kafka.log" if nodes == 1 else f"kafka-{number}.log"),
                 preferred_port if number == 1 else None,
+                detours,
             )
             for number in range(1, nodes + 1)
         }

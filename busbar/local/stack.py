@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,6 +57,8 @@ class Options:
     """Whether stations that nobody has registered may connect."""
     kafka_nodes: int = 1
     """Of the embedded Kafka: 1, or 3 with every record on all three, two of which must have it."""
+    kafka_detours: tuple[str, ...] = ()
+    """For tests: see `KafkaCluster`."""
     kafka_bootstrap_servers: str | None = None
     """Use this Kafka instead of the embedded one."""
     database_url: str | None = None
@@ -81,8 +83,10 @@ class Stack:
         self._say = say
         self._progress = progress
         self._lock: TextIO | None = None
-        self._kafka: KafkaCluster | None = None
-        self._postgres: PostgresServer | None = None
+        self.kafka: KafkaCluster | None = None
+        """The embedded one, once it has been started."""
+        self.postgres: PostgresServer | None = None
+        """The embedded one, once it has been started."""
         self._replication_factor = 1
         self._services: list[tuple[Instance, ServiceChild]] = []
         self._simulator: ServiceChild | None = None
@@ -127,21 +131,21 @@ class Stack:
     @property
     def bootstrap_servers(self) -> str:
         """Of the Kafka in use."""
-        if self._kafka is not None:
-            return self._kafka.bootstrap_servers
+        if self.kafka is not None:
+            return self.kafka.bootstrap_servers
         return self.options.kafka_bootstrap_servers or ""
 
     @property
     def database_url(self) -> str:
         """Of the PostgreSQL in use."""
-        if self._postgres is not None:
-            return self._postgres.url
+        if self.postgres is not None:
+            return self.postgres.url
         return self.options.database_url or ""
 
     def run_file(self) -> RunFile:
         """What runs at this moment."""
-        nodes = [] if self._kafka is None else [node.process for node in self._kafka.nodes.values()]
-        postgres = [] if self._postgres is None else [self._postgres.process]
+        nodes = [] if self.kafka is None else [node.process for node in self.kafka.nodes.values()]
+        postgres = [] if self.postgres is None else [self.postgres.process]
         api = next(instance for instance, _ in self._services if instance.service == "api")
         services = [entry(instance.service, child) for instance, child in self._services]
         if self._simulator is not None:
@@ -151,8 +155,8 @@ class Stack:
             pid=os.getpid(),
             started_at=self._started_at.isoformat(timespec="seconds"),
             logs=str(self.logs),
-            kafka=Server(self.bootstrap_servers, self._kafka is not None, _pids(nodes)),
-            postgres=Server(self.database_url, self._postgres is not None, _pids(postgres)),
+            kafka=Server(self.bootstrap_servers, self.kafka is not None, _pids(nodes)),
+            postgres=Server(self.database_url, self.postgres is not None, _pids(postgres)),
             api_url=f"http://127.0.0.1:{api.listen_port}",
             admin_key_path=str(self.folder / "admin.key"),
             fleet_path=str(self.folder / "fleet.json") if self.options.fleet else None,
@@ -198,16 +202,16 @@ class Stack:
         if self.options.kafka_bootstrap_servers is not None:
             return
         begin = time.monotonic()
-        folder = self.folder / "kafka"
         cluster = KafkaCluster(
-            folder,
+            self.folder / "kafka",
             nodes=self.options.kafka_nodes,
             profile=RUN,
             preferred_port=9092,
             log_folder=self.logs,
+            detours=self.options.kafka_detours,
             progress=self._progress,
         )
-        self._kafka = cluster
+        self.kafka = cluster
         self._replication_factor = len(cluster.nodes)
         try:
             await cluster.start()
@@ -223,7 +227,7 @@ class Stack:
         begin = time.monotonic()
         folder = self.folder / "postgres"
         server = PostgresServer(folder, preferred_port=5432, log_path=self.logs / "postgres.log")
-        self._postgres = server
+        self.postgres = server
         try:
             await server.start()
         finally:
@@ -255,7 +259,8 @@ class Stack:
     async def _start_services(self, pepper: bytes) -> None:
         common = self._environment(pepper)
         for instance in instances(self.options.processes):
-            self._services.append((instance, instance.child(common, self.logs)))
+            settings = {**common, **await self.settings_of(instance)}
+            self._services.append((instance, instance.child(settings, self.logs)))
         await self.supervisor.start(child for _, child in self._services)
         counts = {instance.service: 0 for instance, _ in self._services}
         for instance, _ in self._services:
@@ -274,6 +279,10 @@ class Stack:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+    async def settings_of(self, instance: Instance) -> Mapping[str, str]:
+        """Settings of one process beside those that all have. Tests put theirs here, in a subclass."""
+        return {}
 
     def _environment(self, pepper: bytes) -> dict[str, str]:
         root = str(Path(busbar.__file__).resolve().parent.parent)

@@ -1,71 +1,19 @@
-"""Compares what the fleet knows with what the topics and the tables say. It shares no code with the system.
-
-Topics are read with aiokafka and decoded with fastavro by the lock file of schema ids; tables are read with SQL.
-"""
+"""Compares what the fleet knows with what topics, tables and sockets say. It shares no code with the system."""
 
 from __future__ import annotations
 
-import asyncio
-import io
-import json
-import struct
+import itertools
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-import asyncpg
-import fastavro
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from tests.chaos.evidence import LABELS, Evidence, Row
+from tests.chaos.ledger import Fact, Ledger, Ordeal, Sockets, Transaction
 
-from tests.chaos.ledger import Ledger, Transaction
-
-SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
-_LABELS = {"1.6": "v16", "2.0.1": "v201", "2.1": "v21"}
-
-
-class Reader:
-    """Decodes Confluent-framed Avro by the lock file alone."""
-
-    def __init__(self) -> None:
-        entries = json.loads((SCHEMAS / "registry.lock.json").read_text())
-        self._texts = {entry["id"]: entry["schema"] for entry in entries}
-        self._parsed: dict[int, Any] = {}
-
-    def __call__(self, value: bytes) -> dict[str, Any]:
-        magic, schema_id = struct.unpack(">bI", value[:5])
-        assert magic == 0
-        if schema_id not in self._parsed:
-            self._parsed[schema_id] = fastavro.parse_schema(json.loads(self._texts[schema_id]))
-        decoded = fastavro.schemaless_reader(io.BytesIO(value[5:]), self._parsed[schema_id], None)
-        assert isinstance(decoded, dict)
-        return decoded
-
-
-async def read_topic(servers: str, topic: str) -> list[dict[str, Any]]:
-    """Every record of a topic, from the first to the last one of now."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        if not partitions:
-            # Metadata of a topic that nobody has asked for comes with the first assignment.
-            await consumer._client.add_topic(topic)
-            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
-        reader = Reader()
-        found: list[dict[str, Any]] = []
-        left = {partition for partition in partitions if ends[partition] > 0}
-        while left:
-            batches = await consumer.getmany(timeout_ms=500)
-            for records in batches.values():
-                found += [reader(record.value) for record in records if record.value is not None]
-            left = {partition for partition in left if await consumer.position(partition) < ends[partition]}
-        return found
-    finally:
-        await consumer.stop()
+_TERMINAL = {"answered", "error", "timeout", "offline", "disconnected", "rejected"}
 
 
 @dataclass(slots=True)
@@ -84,46 +32,46 @@ class Verdict:
         return f"checked {counts}\n" + ("\n".join(self.problems[:50]) if self.problems else "every invariant holds")
 
 
-async def check(ledger: Ledger, servers: str, database_url: str) -> Verdict:
-    """Hold the ledger against topics and tables."""
+def judge(ordeal: Ordeal, evidence: Evidence) -> Verdict:
+    """Hold the ledger against everything else."""
     verdict = Verdict()
+    ledger = ordeal.ledger
     verdict.problems += ledger.violations
-    await _check_log(verdict, ledger, servers)
-    connection = await asyncpg.connect(database_url)
-    try:
-        await _check_tables(verdict, ledger, connection)
-        await _check_session_events(verdict, ledger, servers, connection)
-        await _check_commands(verdict, ledger, connection)
-    finally:
-        await connection.close()
-    letters = await read_topic(servers, "csms.dead-letters")
-    verdict.expect(not letters, f"{len(letters)} dead letters, first: {letters[:1]}")
-    malformed = await read_topic(servers, "ocpp.malformed")
-    verdict.expect(not malformed, f"{len(malformed)} malformed frames, first: {malformed[:1]}")
+    check_acknowledged_are_kept(verdict, ledger, evidence)
+    check_order_in_the_log(verdict, evidence)
+    check_sessions(verdict, ledger, evidence)
+    check_meter_values(verdict, ledger, evidence)
+    check_session_events(verdict, ledger, evidence)
+    check_meter_samples(verdict, ledger, evidence)
+    check_stations(verdict, ledger, evidence)
+    check_commands(verdict, ledger, evidence)
+    check_sockets(verdict, ordeal.connected, ordeal.left)
+    check_dead_letters(verdict, evidence)
     return verdict
 
 
-async def _check_log(verdict: Verdict, ledger: Ledger, servers: str) -> None:
-    """No acknowledged event is lost: for each acknowledged sending there is a record in its action's topic."""
+# No acknowledged event is lost
+
+
+def check_acknowledged_are_kept(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
+    """For each acknowledged sending there is a record in its action's topic; every transaction was acknowledged."""
     expected: dict[str, Counter[str]] = defaultdict(Counter)
-    versions = {transaction.station_id: transaction.version for transaction in ledger.transactions}
     for fact in ledger.facts:
-        if fact.acknowledged:
-            topic = f"ocpp.{_LABELS[versions[fact.station_id]]}.{fact.action}"
-            expected[topic][_fingerprint(fact.station_id, fact.action, fact.payload)] += len(fact.replies)
+        verdict.expect(fact.acknowledged, f"{fact.station_id}: {fact.action} was never acknowledged")
+        if fact.action != "Heartbeat":  # answered by the edge before it is durable
+            expected[_topic(ledger, fact)][fingerprint(fact.station_id, fact.action, fact.payload)] += len(fact.replies)
+    for transaction in ledger.transactions:
+        verdict.expect(transaction.complete, f"{_name(transaction)}: not complete in its own ledger")
     for topic, wanted in expected.items():
-        records = await read_topic(servers, topic)
+        records = evidence.records(topic)
         action = topic.rpartition(".")[2]
-        seen = Counter(_fingerprint(r["meta"]["station_id"], action, r["payload"]) for r in records)
+        seen = Counter(fingerprint(record["meta"]["station_id"], action, record["payload"]) for record in records)
         verdict.counted[topic] = len(records)
-        for fingerprint, count in wanted.items():
-            verdict.expect(
-                seen[fingerprint] >= count,
-                f"{topic}: {fingerprint} acknowledged {count} times, {seen[fingerprint]} kept",
-            )
+        for key, count in wanted.items():
+            verdict.expect(seen[key] >= count, f"{topic}: {key} acknowledged {count} times, {seen[key]} kept")
 
 
-def _fingerprint(station_id: str, action: str, payload: dict[str, Any]) -> str:
+def fingerprint(station_id: str, action: str, payload: Row) -> str:
     """What tells a fact apart, by the business keys of the specification."""
     match action:
         case "TransactionEvent":
@@ -134,24 +82,58 @@ def _fingerprint(station_id: str, action: str, payload: dict[str, Any]) -> str:
             key = f"{payload['transactionId']}/{payload['meterStop']}"
         case "MeterValues":
             key = f"{payload['transactionId']}/{payload['meterValue'][0]['timestamp']}"
+        case "StatusNotification":
+            key = f"{payload['timestamp']}/{payload.get('status') or payload.get('connectorStatus')}"
         case _:
             key = action
     return f"{station_id} {key}"
 
 
-async def _check_tables(verdict: Verdict, ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Each transaction is in the table once, over, with its energy to the Wh."""
-    rows = await connection.fetch(
-        "SELECT station_id, transaction_id, ocpp_version, state, is_open, energy_wh, energy_rung, flags"
-        " FROM sessions.transactions"
+def _topic(ledger: Ledger, fact: Fact) -> str:
+    return f"ocpp.{LABELS[ledger.versions[fact.station_id]]}.{fact.action}"
+
+
+# Order
+
+
+def check_order_in_the_log(verdict: Verdict, evidence: Evidence) -> None:
+    """The CALLs of one connection stand in each topic in the order in which they were received.
+
+    A record that was produced again after a producer's failure may follow once more.
+    """
+    for topic, partitions in evidence.topics.items():
+        if not topic.startswith("ocpp.v"):
+            continue
+        for records in partitions:
+            reached: dict[str, list[int]] = {}
+            for record in records:
+                connection, sequence = record["meta"]["connection_id"], record["meta"]["sequence"]
+                seen = reached.setdefault(connection, [])
+                verdict.expect(
+                    not seen or sequence > seen[-1] or sequence in seen,
+                    f"{topic}: connection {connection} has {sequence} behind {seen[-1:]}",
+                )
+                if sequence not in seen:
+                    seen.append(sequence)
+
+
+def _in_order(items: Sequence[Any]) -> bool:
+    return all(first <= second for first, second in itertools.pairwise(items))
+
+
+# Each fact once, with its energy and in its order
+
+
+def check_sessions(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
+    """Each transaction is in the table once, over, with its energy to the Wh, and a station's in their order."""
+    found = _by(evidence.tables["sessions"], "station_id", "transaction_id")
+    verdict.counted["sessions"] = len(evidence.tables["sessions"])
+    verdict.expect(
+        len(evidence.tables["sessions"]) == len(ledger.transactions),
+        f"{len(ledger.transactions)} transactions, {len(evidence.tables['sessions'])} rows",
     )
-    found: dict[tuple[str, str], list[asyncpg.Record]] = defaultdict(list)
-    for row in rows:
-        found[row["station_id"], row["transaction_id"]].append(row)
-    verdict.counted["sessions"] = len(rows)
-    verdict.expect(len(rows) == len(ledger.transactions), f"{len(ledger.transactions)} transactions, {len(rows)} rows")
+    opened: dict[str, list[datetime]] = defaultdict(list)
     for transaction in ledger.transactions:
-        verdict.expect(transaction.complete, f"{_name(transaction)}: not complete in its own ledger")
         mine = found[transaction.station_id, transaction.transaction_id]
         verdict.expect(len(mine) == 1, f"{_name(transaction)}: {len(mine)} rows")
         for row in mine:
@@ -160,25 +142,49 @@ async def _check_tables(verdict: Verdict, ledger: Ledger, connection: asyncpg.Co
             verdict.expect(
                 row["energy_wh"] == energy, f"{_name(transaction)}: {row['energy_wh']} Wh for {energy} ({row})"
             )
+            opened[transaction.station_id].append(row["opened_at"])
+    for station_id, instants in opened.items():
+        verdict.expect(
+            _in_order(instants), f"{station_id}: its sessions were opened in another order than it began them"
+        )
 
 
-async def _check_session_events(
-    verdict: Verdict, ledger: Ledger, servers: str, connection: asyncpg.Connection[asyncpg.Record]
-) -> None:
+def check_meter_values(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
+    """Each event of a transaction is in the table once, at its station's time, in the order of its acknowledgement."""
+    names = {row["session_id"]: (row["station_id"], row["transaction_id"]) for row in evidence.tables["sessions"]}
+    rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in evidence.tables["meter_values"]:
+        rows[names.get(row["session_id"], ("", ""))].append(row)
+    verdict.counted["meter values"] = len(evidence.tables["meter_values"])
+    for transaction in ledger.transactions:
+        mine = rows.pop((transaction.station_id, transaction.transaction_id), [])
+        by_event = _by(mine, "event", "happened_at")
+        received = []
+        for fact in sorted(transaction.events, key=lambda fact: fact.rank):
+            kept = by_event.pop((_event(fact), _happened_at(fact)), [])
+            verdict.expect(len(kept) == 1, f"{_name(transaction)}: {_event(fact)} is in meter_values {len(kept)} times")
+            received += [row["received_at"] for row in kept]
+        verdict.expect(not by_event, f"{_name(transaction)}: meter_values also has {list(by_event)[:3]}")
+        verdict.expect(_in_order(received), f"{_name(transaction)}: its meter values are not in order")
+    verdict.expect(not rows, f"meter values of nobody's transactions: {list(rows)[:3]}")
+
+
+def _event(fact: Fact) -> str:
+    return str(fact.payload["eventType"]) if fact.action == "TransactionEvent" else fact.action
+
+
+def _happened_at(fact: Fact) -> datetime:
+    text = fact.payload["meterValue"][0]["timestamp"] if fact.action == "MeterValues" else fact.payload["timestamp"]
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+
+
+def check_session_events(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
     """Each session event once by its id, the sequence without a hole, the last energy as the tables have it."""
-    energies = {
-        str(row["session_id"]): row["energy_wh"]
-        for row in await connection.fetch("SELECT session_id, energy_wh FROM sessions.transactions")
-    }
-    events: dict[str, dict[str, Any]] = {}
-    for event in await read_topic(servers, "csms.session-events"):
-        before = events.setdefault(event["event_id"], event)
-        verdict.expect(event == before, f"session event {event['event_id']} was produced with two contents")
-    by_session: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for event in events.values():
-        if event["session_id"] in energies:
-            by_session[event["session_id"]].append(event)
-    verdict.counted["session events"] = len(events)
+    energies = {row["session_id"]: row["energy_wh"] for row in evidence.tables["sessions"]}
+    by_session: dict[str, list[Row]] = defaultdict(list)
+    for event in _once(verdict, evidence, "csms.session-events", "event_id"):
+        verdict.expect(event["session_id"] in energies, f"a session event of a session that is no row: {event}")
+        by_session[event["session_id"]].append(event)
     verdict.expect(len(by_session) == len(ledger.transactions), f"{len(by_session)} sessions on csms.session-events")
     for session_id, mine in by_session.items():
         mine.sort(key=lambda event: int(event["sequence"]))
@@ -188,43 +194,140 @@ async def _check_session_events(
         )
         kinds = Counter(event["kind"] for event in mine)
         verdict.expect(kinds["ended"] == 1, f"session {session_id}: {kinds['ended']} ended events ({kinds})")
-        told = [event["energy_wh"] for event in mine if event["kind"] != "unattributed"][-1]
+        told = [event["energy_wh"] for event in mine if event["kind"] != "unattributed"][-1:]
         verdict.expect(
-            energies[session_id] == told,
-            f"session {session_id}: {told} Wh on the topic, {energies[session_id]} in the table",
+            told == [energies.get(session_id)],
+            f"session {session_id}: {told} Wh on the topic, {energies.get(session_id)} in the table",
         )
 
 
-async def _check_commands(verdict: Verdict, ledger: Ledger, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """No command that was taken is lost, none is without an outcome, and none answered that was not received."""
-    rows = await connection.fetch("SELECT command_id, action, stage, outcome FROM router.commands")
-    known = {str(row["command_id"]): row for row in rows}
+def check_meter_samples(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
+    """Each meter value of each transaction is told once by its id, and nothing else is."""
+    told: Counter[tuple[Any, ...]] = Counter()
+    for record in _once(verdict, evidence, "csms.meter-samples", "event_id"):
+        for sample in record["samples"]:
+            told[record["station_id"], record["transaction_id"], sample["at"], sample["value"]] += 1
+    for transaction in ledger.transactions:
+        for fact in transaction.events:
+            for value in _values(fact.payload):
+                key = (transaction.station_id, transaction.transaction_id, _happened_at(fact), value)
+                count = told.pop(key, 0)
+                verdict.expect(count == 1, f"{_name(transaction)}: sample {key[2:]} was told {count} times")
+    verdict.expect(not told, f"meter samples that nobody sent: {list(told)[:3]}")
+
+
+def _values(payload: Row) -> Iterable[float]:
+    """The registers in a CALL."""
+    for name in ("meterStart", "meterStop"):
+        if name in payload:
+            yield float(payload[name])
+    for value in payload.get("meterValue", ()):
+        for sample in value["sampledValue"]:
+            yield float(sample["value"])
+
+
+def _once(verdict: Verdict, evidence: Evidence, topic: str, name: str) -> Iterable[Row]:
+    """The distinct records of a topic; one that was produced again must be the same."""
+    found: dict[str, Row] = {}
+    for record in evidence.records(topic):
+        before = found.setdefault(record[name], record)
+        verdict.expect(record == before, f"{topic}: {record[name]} was produced with two contents")
+    verdict.counted[topic] = len(found)
+    return found.values()
+
+
+# Stations
+
+
+def check_stations(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
+    """Each station is registered; its last status is the last that it told, in the table and on the topic."""
+    registered = {row["station_id"]: row["registration_status"] for row in evidence.tables["stations"]}
+    for station_id in ledger.versions:
+        status = registered.get(station_id)
+        verdict.expect(status == "Accepted", f"{station_id}: its registration is {status}")
+    last = {}
+    for fact in ledger.facts:
+        if fact.action == "StatusNotification" and fact.acknowledged:
+            payload = fact.payload
+            key = (fact.station_id, payload.get("evseId", 0), payload["connectorId"])
+            last[key] = payload.get("connectorStatus") or payload["status"]
+    table = {_connector(row): row["status"] for row in evidence.tables["connectors"]}
+    topic = {_connector(record): record["status"] for record in evidence.records("csms.station-status")}
+    verdict.counted["connectors"] = len(table)
+    for key, status in last.items():
+        for place, kept in (("stations.connectors", table), ("csms.station-status", topic)):
+            verdict.expect(kept.get(key) == status, f"{place}: {key} is {kept.get(key)}, and last told was {status}")
+
+
+def _connector(row: Row) -> tuple[str, int, int]:
+    return row["station_id"], row["evse_id"], row["connector_id"]
+
+
+# Commands
+
+
+def check_commands(verdict: Verdict, ledger: Ledger, evidence: Evidence) -> None:
+    """No command that was taken is lost or without outcome; none came to another station, or twice to a connection."""
+    known = {row["command_id"]: row for row in evidence.tables["commands"]}
     for command_id in ledger.accepted_commands:
         verdict.expect(command_id in known, f"command {command_id} was taken and is not known")
+    told: dict[str, set[str]] = defaultdict(set)
+    for event in evidence.records("csms.command-events"):
+        told[event["command_id"]].add(event["stage"])
     for command_id, row in known.items():
         outcome = row["outcome"]
         verdict.counted[f"commands {outcome}"] += 1
-        verdict.expect(outcome is not None, f"command {command_id} {row['action']}: only {row['stage']}")
+        verdict.expect(outcome in _TERMINAL, f"command {command_id} {row['action']}: only {row['stage']}")
+        verdict.expect(outcome in told[command_id], f"command {command_id}: nobody was told that it is {outcome}")
         if outcome == "answered":
             verdict.expect(command_id in ledger.commands, f"command {command_id} was answered and never received")
+    for command_id, receipts in ledger.commands.items():
+        verdict.expect(command_id in known, f"command {command_id} was received and is not known")
+        addressee = known.get(command_id, {}).get("station_id")
+        for receipt in receipts:
+            verdict.expect(
+                receipt.station_id == addressee, f"command {command_id} for {addressee} came to {receipt.station_id}"
+            )
+        for connection, count in Counter((receipt.station_id, receipt.connection) for receipt in receipts).items():
+            verdict.expect(count == 1, f"command {command_id} came {count} times to connection {connection}")
+
+
+# Sockets
+
+
+def check_sockets(verdict: Verdict, connected: Sockets, left: Sockets) -> None:
+    """Fleet, edges and router agree on who is connected: everybody after the last fault, nobody after the end."""
+    for when, sockets in (("after the last fault", connected), ("after all have left", left)):
+        held = Counter(sockets.fleet.values())
+        for edge, count in sockets.edges.items():
+            verdict.expect(
+                count == held[edge],
+                f"{when}: {edge} thinks that {count} sockets are open, the fleet holds {held[edge]}",
+            )
+        for station_id in sorted(sockets.fleet.keys() | sockets.router.keys()):
+            holds, thinks = sockets.fleet.get(station_id), sockets.router.get(station_id)
+            verdict.expect(holds == thinks, f"{when}: {station_id} is at {holds}, and the router thinks at {thinks}")
+    verdict.counted["sockets"] = len(connected.fleet)
+
+
+# Dead letters
+
+
+def check_dead_letters(verdict: Verdict, evidence: Evidence) -> None:
+    """The fleet sends nothing that could not be processed: there is no explanation for any."""
+    for letter in evidence.records("csms.dead-letters"):
+        problem = f"{letter['reason']}: {letter['topic']}-{letter['partition']}@{letter['offset']}, {letter['detail']}"
+        verdict.expect(False, f"a dead letter of {letter['group']}, {problem}")
+    for frame in evidence.records("ocpp.malformed"):
+        verdict.expect(False, f"a malformed frame: {frame['error_code']} {frame['error_description']} {frame['frame']}")
+
+
+def _by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in names)].append(row)
+    return found
 
 
 def _name(transaction: Transaction) -> str:
     return f"{transaction.station_id} {transaction.version} #{transaction.number} ({transaction.transaction_id})"
-
-
-async def settle(database_url: str, servers: str, deadline_seconds: float = 60.0) -> None:
-    """Wait until no session is open and no command is without outcome, or the deadline has passed."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        for _ in range(int(deadline_seconds * 2)):
-            waiting = await connection.fetchval(
-                "SELECT (SELECT count(*) FROM sessions.transactions WHERE is_open)"
-                " + (SELECT count(*) FROM router.commands WHERE outcome IS NULL)"
-            )
-            if waiting == 0:
-                break
-            await asyncio.sleep(0.5)
-        await asyncio.sleep(2.0)  # results are produced after their commit
-    finally:
-        await connection.close()

@@ -7,6 +7,7 @@ their seed; only the timing is the machine's.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import time
@@ -18,7 +19,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.typing import Subprotocol
 
-from tests.chaos.ledger import Fact, Ledger, Transaction
+from tests.chaos.ledger import Fact, Ledger, Receipt, Transaction
 
 REPLY_TIMEOUT_SECONDS = 40.0
 """Longer than the system may take for a late answer, so that waiting shows whether one comes."""
@@ -28,51 +29,105 @@ class ChaosStation:
     """One station that lives through faults."""
 
     def __init__(
-        self, number: int, seed: int, edges: Callable[[], list[str]], ledger: Ledger, *, transactions: int, pace: float
+        self, number: int, seed: int, edges: Callable[[], dict[str, str]], ledger: Ledger, *, pace: float
     ) -> None:
         self.random = random.Random(f"{seed}/{number}")
+        self._chance = random.Random(f"{seed}/{number}/connections")
+        """For what depends on the machine's timing, so that the rest does not."""
         self.version = self.random.choice(["1.6", "2.0.1", "2.1"])
         self.station_id = f"CHAOS-{seed}-{number:03d}"
         self._edges = edges
         self._ledger = ledger
-        self._count = transactions
         self._pace = pace
         self._register = self.random.randrange(1_000, 9_000_000)
         self._clock = datetime.now(UTC)
+        self.edge = ""
+        """Where it is connected."""
         self._socket: ClientConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._connection = 0
         self._reader: asyncio.Task[None] | None = None
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._answered: set[str] = set()
         self._given_up: set[str] = set()
         self._message_number = 0
+        ledger.versions[self.station_id] = self.version
 
-    async def run(self) -> None:
-        """Live through all transactions; returns once every fact has been acknowledged."""
+    async def run(self, transactions: int, enough: Callable[[], bool]) -> None:
+        """Live through so many transactions, and more until it is enough; all has been acknowledged afterwards."""
         await self._deliver(self._fact(self._boot()))
-        for number in range(self._count):
-            transaction = self._begin(number)
-            offline = self.random.random() < 0.15
-            if offline:
-                await self._disconnect()
-                await asyncio.sleep(self.random.uniform(0, 2 * self._pace))
-            events = list(self._events(transaction, offline))
-            if offline and self.version != "1.6" and len(events) > 3:
-                # A queue that was kept by several writers: neighbours may have changed places.
-                for index in range(1, len(events) - 2):
-                    if self.random.random() < 0.3:
-                        events[index], events[index + 1] = events[index + 1], events[index]
-            for fact in events:
-                self._fill_transaction_id(fact, transaction)
-                await self._deliver(fact)
-                if fact.action == "StartTransaction":
-                    transaction.transaction_id = str(fact.replies[0]["transactionId"])
-                if self.random.random() < 0.05:
-                    await self._deliver(fact)  # the reply went astray, says the station
-                if not offline:
-                    await asyncio.sleep(self.random.expovariate(1 / self._pace))
+        for number in itertools.count():
+            if number >= transactions and enough():
+                break
+            if self.random.random() < 0.15:
+                await self._transaction_offline(number)
+            else:
+                await self._transaction(number)
+            await self._deliver(self._fact(self._status("Available")))
+
+    async def stay(self) -> None:
+        """Remain connected until cancelled."""
+        while True:
+            await self._connected()
+            await asyncio.sleep(0.1)
+
+    async def probe(self) -> None:
+        """Ask the edge and a service, and get an answer from both."""
+        await self._deliver(self._fact(("Heartbeat", {})))
+        await self._deliver(self._fact(self._status(self.random.choice(["Available", "Unavailable"]))))
+
+    async def leave(self) -> None:
+        """Disconnect."""
         await self._disconnect()
 
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    async def _transaction(self, number: int) -> None:
+        await self._deliver(self._fact(self._status("Preparing" if self.version == "1.6" else "Occupied")))
+        transaction = self._begin(number)
+        for fact in self._events(transaction, offline=False):
+            await self._tell(fact, transaction)
+            if self.random.random() < 0.05:
+                await self._tell(fact, transaction)  # the reply went astray, says the station
+            await asyncio.sleep(self.random.expovariate(1 / self._pace))
+
+    async def _transaction_offline(self, number: int) -> None:
+        """A whole transaction happens out of reach, and is told afterwards from a queue that was badly kept."""
+        await self._disconnect()
+        transaction = self._begin(number)
+        queue = list(self._events(transaction, offline=True))
+        await asyncio.sleep(self.random.uniform(0, 2 * self._pace))
+        # Several writers kept it: neighbours may have changed places. 1.6 needs the answer to its start first.
+        for index in range(1 if self.version == "1.6" else 0, len(queue) - 1):
+            if self.random.random() < 0.3:
+                queue[index], queue[index + 1] = queue[index + 1], queue[index]
+        for fact in queue:
+            await self._tell(fact, transaction)
+            if self.random.random() < 0.05:
+                await self._tell(fact, transaction)
+        if self.random.random() < 0.3:  # what had been delivered was forgotten
+            for fact in queue[: self.random.randrange(1, len(queue) + 1)]:
+                await self._tell(fact, transaction)
+
+    async def _tell(self, fact: Fact, transaction: Transaction) -> None:
+        self._fill_transaction_id(fact, transaction)
+        await self._deliver(fact)
+        if fact.action == "StartTransaction":
+            transaction.transaction_id = str(fact.replies[0]["transactionId"])
+
     # What it has to say
+
+    def _status(self, status: str) -> tuple[str, dict[str, Any]]:
+        timestamp = self._tick()
+        if self.version == "1.6":
+            return "StatusNotification", {
+                "connectorId": 1, "errorCode": "NoError", "status": status, "timestamp": timestamp,
+            }  # fmt: skip
+        return "StatusNotification", {
+            "evseId": 1, "connectorId": 1, "connectorStatus": status, "timestamp": timestamp,
+        }  # fmt: skip
 
     def _boot(self) -> tuple[str, dict[str, Any]]:
         if self.version == "1.6":
@@ -156,6 +211,7 @@ class ChaosStation:
             self._message_number += 1
             message_id = f"{self.station_id[-3:]}-{self._message_number}"
             reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            reply.add_done_callback(lambda future: future.cancelled() or future.exception())  # it may come too late
             self._waiting[message_id] = reply
             fact.sendings += 1
             sent = time.monotonic()
@@ -172,17 +228,22 @@ class ChaosStation:
                 await self._disconnect()
             else:
                 self._ledger.slowest_reply_seconds = max(self._ledger.slowest_reply_seconds, time.monotonic() - sent)
-                fact.replies.append(payload)
+                self._ledger.acknowledge(fact, payload)
             finally:
                 self._waiting.pop(message_id, None)
 
     async def _connected(self) -> ClientConnection:
+        async with self._connecting:
+            return await self._connect()
+
+    async def _connect(self) -> ClientConnection:
         while self._socket is None:
-            edge = self.random.choice(self._edges())
+            edges = self._edges()
+            edge = self._chance.choice(sorted(edges))
             subprotocol = Subprotocol(f"ocpp{self.version}")
             try:
                 socket = await websockets.connect(
-                    f"{edge}/{self.station_id}",
+                    f"{edges[edge]}/{self.station_id}",
                     subprotocols=[subprotocol],
                     compression=None,
                     open_timeout=5,
@@ -191,9 +252,11 @@ class ChaosStation:
                 )
             except (OSError, TimeoutError, websockets.InvalidHandshake, websockets.InvalidMessage, EOFError):
                 self._ledger.reconnects += 1
-                await asyncio.sleep(self.random.uniform(0.2, 1.5))
+                await asyncio.sleep(self._chance.uniform(0.2, 1.5))
                 continue
             self._ledger.connections += 1
+            self._connection += 1
+            self.edge = edge
             self._answered.clear()
             self._given_up.clear()
             self._socket = socket
@@ -227,8 +290,10 @@ class ChaosStation:
     async def _receive(self, socket: ClientConnection, frame: list[Any]) -> None:
         kind, message_id = frame[0], frame[1]
         if kind == 2:
-            self._ledger.commands.setdefault(message_id, []).append(self.station_id)
-            await socket.send(json.dumps([3, message_id, {"status": "Accepted"}]))
+            receipt = Receipt(self.station_id, self._connection)
+            self._ledger.commands.setdefault(message_id, []).append(receipt)
+            answer = {"messagesInQueue": True} if frame[2] == "GetTransactionStatus" else {"status": "Accepted"}
+            await socket.send(json.dumps([3, message_id, answer]))
             return
         future = self._waiting.get(message_id)
         if message_id in self._answered:
@@ -244,11 +309,43 @@ class ChaosStation:
         self._answered.add(message_id)
 
 
-async def run_fleet(
-    edges: Callable[[], list[str]], ledger: Ledger, *, seed: int, stations: int, transactions: int, pace: float
-) -> None:
-    """Run the whole fleet to its end."""
-    fleet = [
-        ChaosStation(number, seed, edges, ledger, transactions=transactions, pace=pace) for number in range(stations)
-    ]
-    await asyncio.gather(*(station.run() for station in fleet))
+class Fleet:
+    """All stations, from their first boot to their leaving.
+
+    Args:
+        edges: Where stations may connect at this moment: URLs by the edge's name.
+    """
+
+    def __init__(
+        self, edges: Callable[[], dict[str, str]], ledger: Ledger, *, seed: int, stations: int, pace: float
+    ) -> None:
+        self.stations = [ChaosStation(number, seed, edges, ledger, pace=pace) for number in range(stations)]
+        self._staying: list[asyncio.Task[None]] = []
+
+    async def live(self, transactions: int, enough: Callable[[], bool]) -> None:
+        """Let every station live to its end; they stay connected afterwards."""
+
+        async def live(station: ChaosStation) -> None:
+            await station.run(transactions, enough)
+            self._staying.append(asyncio.create_task(station.stay()))
+
+        async with asyncio.TaskGroup() as group:
+            for station in self.stations:
+                group.create_task(live(station))
+
+    async def probe(self) -> None:
+        """Every station asks, and gets an answer."""
+        async with asyncio.TaskGroup() as group:
+            for station in self.stations:
+                group.create_task(station.probe())
+
+    def sockets(self) -> dict[str, str]:
+        """The edge of every station that is connected."""
+        return {station.station_id: station.edge for station in self.stations if station.connected}
+
+    async def leave(self) -> None:
+        """Disconnect every station."""
+        for task in self._staying:
+            task.cancel()
+        await asyncio.gather(*self._staying, return_exceptions=True)
+        await asyncio.gather(*(station.leave() for station in self.stations))

@@ -8,58 +8,97 @@ from dataclasses import dataclass
 LEASE_SECONDS = 3.0
 """The lease that the rig gives the processors; a pause must be able to outlast it."""
 
+PROCESSORS = ("sessions", "stations", "router")
+LASTING = ("pause", "hole")
+"""Kinds of faults that end by themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that happens to one process."""
+    """One thing that happens to one process, or to the line between two parties."""
 
     at_seconds: float
     kind: str
-    """`kill` (SIGKILL), `pause` (SIGSTOP, then SIGCONT) or `stop` (SIGTERM). The supervisor starts it again."""
+    """What is done to a process: `kill` (SIGKILL), `stop` (SIGTERM), after both of which the supervisor starts it
+    again, or `pause` (SIGSTOP, then SIGCONT). To a line: `cut` (reset) or `hole` (it stays open, and nothing passes).
+    """
     role: str
-    """The process's role; which of several is the plan's `pick`."""
+    """The process's role; which of several is the plan's `pick`. `leader` is the node that leads a busy partition,
+    `fleet` is where stations connect from."""
     pick: int
+    to: str = ""
+    """The line's other side: `postgres`, `kafka` (every node), `node` (one of them) or, from the fleet, `edge`."""
     seconds: float = 0.0
-    """How long a pause lasts."""
+    """How long a pause or a hole lasts."""
+
+    @property
+    def what(self) -> str:
+        """The fault without its hour, for counting."""
+        return f"{self.kind} {self.role}{'-' if self.to else ''}{self.to}"
 
     def __str__(self) -> str:
-        length = f" for {self.seconds:.1f} s" if self.kind == "pause" else ""
-        return f"{self.at_seconds:6.1f} s  {self.kind} {self.role}[{self.pick}]{length}"
+        length = f" for {self.seconds:.1f} s" if self.kind in LASTING else ""
+        return f"{self.at_seconds:6.1f} s  {self.what} [{self.pick}]{length}"
 
 
-_WEIGHTS = {
-    ("kill", "sessions"): 5,
-    ("pause", "sessions"): 4,
-    ("stop", "sessions"): 2,
-    ("kill", "stations"): 2,
-    ("pause", "stations"): 1,
-    ("kill", "router"): 2,
-    ("pause", "router"): 1,
-    ("kill", "edge"): 3,
-    ("pause", "edge"): 2,
-    ("stop", "edge"): 2,
-    ("kill", "api"): 1,
-    ("kill", "kafka"): 1,
-    ("pause", "kafka"): 1,
-    ("kill", "postgres"): 1,
-    ("pause", "postgres"): 1,
+_WEIGHTS: dict[tuple[str, str, str], float] = {
+    ("kill", "sessions", ""): 5,
+    ("pause", "sessions", ""): 4,
+    ("stop", "sessions", ""): 2,
+    ("kill", "stations", ""): 2,
+    ("pause", "stations", ""): 1,
+    ("stop", "stations", ""): 1,
+    ("kill", "router", ""): 2,
+    ("pause", "router", ""): 2,
+    ("stop", "router", ""): 1,
+    ("kill", "edge", ""): 3,
+    ("pause", "edge", ""): 2,
+    ("stop", "edge", ""): 2,
+    ("kill", "api", ""): 1,
+    ("kill", "postgres", ""): 1.5,
+    ("pause", "postgres", ""): 1,
+    ("cut", "sessions", "postgres"): 2,
+    ("hole", "sessions", "postgres"): 2,
+    ("cut", "sessions", "kafka"): 1.5,
+    ("hole", "sessions", "kafka"): 1.5,
+    ("cut", "stations", "postgres"): 1,
+    ("hole", "stations", "kafka"): 1,
+    ("cut", "router", "kafka"): 1,
+    ("hole", "router", "postgres"): 1,
+    ("cut", "edge", "kafka"): 1.5,
+    ("hole", "edge", "kafka"): 1.5,
+    ("cut", "edge", "postgres"): 0.5,
+    ("cut", "api", "kafka"): 0.5,
+    ("cut", "fleet", "edge"): 2,
+    ("hole", "fleet", "edge"): 2,
 }
 """How often what happens to whom, relative to one another."""
+_ONE_NODE: dict[tuple[str, str, str], float] = {
+    ("kill", "kafka", ""): 1.5,
+    ("pause", "kafka", ""): 1,
+}
+_THREE_NODES: dict[tuple[str, str, str], float] = {
+    ("kill", "kafka", ""): 2,
+    ("kill", "leader", ""): 3,
+    ("pause", "leader", ""): 2,
+    ("stop", "kafka", ""): 1,
+    ("hole", "sessions", "node"): 1,
+    ("hole", "edge", "node"): 1.5,
+}
 
 
-def make_plan(seed: int, faults: int, mean_interval_seconds: float) -> list[Fault]:
-    """A plan of so many faults, with the same seed the same plan."""
-    source = random.Random(f"plan/{seed}")
-    kinds = list(_WEIGHTS)
-    weights = list(_WEIGHTS.values())
+def make_plan(seed: int, faults: int, mean_interval_seconds: float, nodes: int = 1) -> list[Fault]:
+    """A plan of so many faults for a system with so many Kafka nodes; with the same seed the same plan."""
+    source = random.Random(f"plan/{seed}/{nodes}")
+    weights = {**_WEIGHTS, **(_THREE_NODES if nodes > 1 else _ONE_NODE)}
     plan = []
     at = 1.0
     for _ in range(faults):
-        kind, role = source.choices(kinds, weights)[0]
+        kind, role, to = source.choices(list(weights), list(weights.values()))[0]
         seconds = 0.0
-        if kind == "pause":
-            # Half of the pauses outlast a lease: the process wakes up overtaken.
+        if kind in LASTING:
+            # Half of them outlast a lease: the process wakes up overtaken.
             seconds = source.choice([source.uniform(0.3, 2.0), source.uniform(1.2, 2.2) * LEASE_SECONDS])
-        plan.append(Fault(at, kind, role, source.randrange(8), seconds))
+        plan.append(Fault(at, kind, role, source.randrange(8), to, seconds))
         at += source.expovariate(1 / mean_interval_seconds)
     return plan
