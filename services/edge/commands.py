@@ -10,8 +10,10 @@ from typing import Any
 from services.edge.clock import Instant
 
 MAX_QUEUED = 256
-MAX_PAST = 16
-"""Finished commands whose ids are remembered, so that a repeated or late record finds them."""
+MIN_PAST, MAX_PAST = 16, 2 * MAX_QUEUED
+REMEMBER_SECONDS = 600.0
+"""Commands that are settled are remembered for so long, so that a record which is repeated or late finds them: whoever
+takes the router's work over produces all results of its last batch again. At least and at most so many of them."""
 
 
 @dataclass(slots=True)
@@ -52,8 +54,8 @@ class CommandQueue:
         """Sent, and not answered."""
         self._waiting: list[tuple[int, int, Command]] = []
         self._order = 0
-        self._past: dict[str, str] = {}
-        """By message id: the action while a late answer would be news, else empty."""
+        self._past: dict[str, tuple[str, float]] = {}
+        """By message id: the action while a late answer would be news, else empty; and since when (monotonic)."""
 
     def knows(self, message_id: str) -> bool:
         """Whether the command is here already: the router may produce its results again after a take-over."""
@@ -69,6 +71,10 @@ class CommandQueue:
         heappush(self._waiting, (-command.priority, self._order, command))
         return True
 
+    def refuse(self, command: Command, now: Instant) -> None:
+        """Remember a command that is handed back: it must not be sent when its record comes again."""
+        self._remember(command.message_id, "", now)
+
     def take_next(self, now: Instant, timeout_seconds: float) -> tuple[Command | None, list[Command]]:
         """The command to send now, if none is out, and those whose deadline has passed in the queue."""
         expired = []
@@ -78,7 +84,7 @@ class CommandQueue:
             if command.deadline_at_ms:
                 left = min(left, (command.deadline_at_ms - now.unix_ms) / 1000)
             if left <= 0:
-                self._remember(command.message_id, "")
+                self._remember(command.message_id, "", now)
                 expired.append(command)
                 continue
             command.expires = now.monotonic + left
@@ -90,25 +96,29 @@ class CommandQueue:
         """Whether this is the id of the command that is out."""
         return self.outstanding is not None and self.outstanding.message_id == message_id
 
-    def finish(self, *, timed_out: bool) -> Command:
+    def finish(self, now: Instant, *, timed_out: bool) -> Command:
         """Take the command that is out, and remember its id."""
         command = self.outstanding
         if command is None:
             raise LookupError("no command is out")
         self.outstanding = None
-        self._remember(command.message_id, command.action if timed_out else "")
+        self._remember(command.message_id, command.action if timed_out else "", now)
         return command
 
-    def _remember(self, message_id: str, action: str) -> None:
-        if len(self._past) >= MAX_PAST:
-            del self._past[next(iter(self._past))]
-        self._past[message_id] = action
+    def _remember(self, message_id: str, action: str, now: Instant) -> None:
+        past = self._past
+        while len(past) >= MIN_PAST:
+            oldest, (_, since) = next(iter(past.items()))
+            if len(past) < MAX_PAST and since > now.monotonic - REMEMBER_SECONDS:
+                break
+            del past[oldest]
+        past[message_id] = action, now.monotonic
 
     def take_late(self, message_id: str) -> str:
         """The action of a timed-out command that is answered after all, once; else empty."""
-        action = self._past.get(message_id, "")
+        action, since = self._past.get(message_id, ("", 0.0))
         if action:
-            self._past[message_id] = ""
+            self._past[message_id] = "", since
         return action
 
     def drain(self) -> list[Command]:

@@ -228,7 +228,9 @@ class StationConnection:
             return
         pending = PendingCall(message_id, route, now.monotonic, fingerprint)
         if self._publish_call(route, call, text, now, pending):
-            if len(self._pending) >= MAX_PENDING_CALLS:
+            if message_id in self._pending:
+                self._give_up(message_id)
+            elif len(self._pending) >= MAX_PENDING_CALLS:
                 self._give_up(next(iter(self._pending)))
             self._pending[message_id] = pending
 
@@ -447,11 +449,13 @@ class StationConnection:
             self._metrics.outbound["other", "ignored"] += 1
 
     def _receive_reply(self, message: Mapping[str, Any], now: Instant) -> None:
-        message_id, kind = message["message_id"], message["kind"]
-        pending = self._pending.pop(message_id, None)
-        if pending is None:
+        message_id, kind, action = message["message_id"], message["kind"], message["action"]
+        pending = self._pending.get(message_id)
+        # Of a station that uses one id for all its CALLs, what answers an older one must not answer a newer one.
+        if pending is None or (action and action != pending.route.action):
             self._metrics.outbound[kind, "stale"] += 1
             return
+        del self._pending[message_id]
         self._metrics.outbound[kind, "delivered"] += 1
         counts = pending.route.counts
         counts.latency.observe(now.monotonic - pending.received)
@@ -469,11 +473,14 @@ class StationConnection:
 
     def _send_answer(self, pending: PendingCall, frame: bytes) -> None:
         self._frames.append(frame)
-        if self._answers is None:
-            self._answers = {}
-        elif len(self._answers) >= STORED_ANSWERS:
-            del self._answers[next(iter(self._answers))]
-        self._answers[pending.message_id] = (pending.fingerprint, frame)
+        answers = self._answers
+        if answers is None:
+            answers = self._answers = {}
+        elif pending.message_id in answers:
+            del answers[pending.message_id]
+        elif len(answers) >= STORED_ANSWERS:
+            del answers[next(iter(answers))]
+        answers[pending.message_id] = (pending.fingerprint, frame)
 
     def _give_up(self, message_id: str) -> None:
         self._pending.pop(message_id).route.counts.unanswered += 1
@@ -487,6 +494,7 @@ class StationConnection:
             outcome = "repeated"
         elif self._close is not None or not self._commands.add(command):
             outcome = "undelivered"
+            self._commands.refuse(command, now)
             self._report(command, "undelivered", now)
         else:
             outcome = "delivered"
@@ -503,7 +511,7 @@ class StationConnection:
 
     def _finish_command(self, commands: CommandQueue, stage: str, now: Instant, **fields: str) -> None:
         """Report the outcome of the CALL that is out, and send the next."""
-        self._report(commands.finish(timed_out=stage == "timeout"), stage, now, **fields)
+        self._report(commands.finish(now, timed_out=stage == "timeout"), stage, now, **fields)
         self._send_next_command(commands, now)
 
     def _report_late(self, message_id: str, now: Instant, **fields: str) -> None:
@@ -558,7 +566,7 @@ class StationConnection:
         if commands is None:
             return
         if commands.outstanding is not None:
-            command = commands.finish(timed_out=False)
+            command = commands.finish(now, timed_out=False)
             self._report(command, "disconnected", now, error_description="the connection ended before the answer")
         for command in commands.drain():
             self._report(command, "undelivered", now)
