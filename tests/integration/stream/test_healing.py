@@ -9,7 +9,9 @@ from functools import partial
 from prometheus_client import REGISTRY
 
 from busbar.records import TopicPartition
+from busbar.stream.interfaces import EARLIEST
 from busbar.stream.kafka import KafkaConsumer, KafkaProducer
+from busbar.topics import all_topics
 from tests.integration.stream.conftest import create_topics, read_all, until
 
 
@@ -62,6 +64,15 @@ async def test_a_producer_that_hangs_is_replaced_once_a_new_one_can_connect(kafk
     values = [int(record.value or b"") for record in await read_all(kafka_servers, topic, 1)]
     assert values == [0, 1, 2]
     assert _replacements("producer", "Stalled") == before + 1
+
+
+async def test_positions_in_many_topics_are_found_without_asking_for_each(topics: str) -> None:
+    names = [name for name in all_topics() if name.startswith("ocpp.")]
+    assert len(names) > 60
+    # aiokafka by itself learns of one topic at a time, a tenth of a second each.
+    async with KafkaConsumer(topics, lookup_seconds=0.07 * len(names)) as consumer:
+        await consumer.assign({TopicPartition(name, number): EARLIEST for name in names for number in range(4)})
+        assert all(consumer.end(TopicPartition(name, 3)) is not None for name in names)
 
 
 async def test_a_consumer_that_has_fallen_silent_is_replaced_and_misses_nothing(kafka_servers: str) -> None:
