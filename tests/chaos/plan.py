@@ -97,8 +97,10 @@ def make_plan(seed: int, faults: int, mean_interval_seconds: float, nodes: int =
         kind, role, to = source.choices(list(weights), list(weights.values()))[0]
         seconds = 0.0
         if kind in LASTING:
-            # Half of them outlast a lease: the process wakes up overtaken.
-            seconds = source.choice([source.uniform(0.3, 2.0), source.uniform(1.2, 2.2) * LEASE_SECONDS])
+            # Half of them outlast a lease: the process wakes up overtaken. A few outlast all patience: an edge without
+            # Kafka closes its sockets after 15 s, answers in the place of others after 20 s; a worker retires then.
+            lengths = [source.uniform(0.3, 2.0), source.uniform(1.2, 2.2) * LEASE_SECONDS, source.uniform(16, 25)]
+            seconds = source.choices(lengths, (6, 6, 1))[0]
         plan.append(Fault(at, kind, role, source.randrange(8), to, seconds))
         at += source.expovariate(1 / mean_interval_seconds)
     return plan
