@@ -90,7 +90,7 @@ class Worker:
         self._nap: asyncio.Timeout | None = None
         self._limit = settings.batch_limit
         self._partitions = 0
-        self._next_due = self._next_tell = self._next_kafka_commit = 0.0
+        self._next_batch = self._next_due = self._next_tell = self._next_kafka_commit = 0.0
         self._kafka_commit: asyncio.Task[None] | None = None
         self._batch_size = metrics.BATCH_SIZE.labels(self._group)
         self._load_seconds = metrics.LOAD_SECONDS.labels(self._group)
@@ -129,6 +129,9 @@ class Worker:
             await self.ownership.tend()
         now = self._now()
         self._tell(now)
+        if now < self._next_batch:
+            await self._rest(max(0.001, min(self._next_batch, self.ownership.next_look) - now))
+            return
         resting = {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
         records = self._merge.take(self._limit, resting)
         if len(records) < self._limit:
@@ -138,7 +141,21 @@ class Worker:
                 records += self._merge.take(self._limit - len(records), resting)
         due = await self._due()
         if records or due:
+            is_full = len(records) >= self._limit
             await self._process(decode(self._processor, records, due))
+            if not is_full:
+                self._next_batch = self._now() + self._settings.linger_seconds
+
+    async def _rest(self, seconds: float) -> None:
+        if self._stop.is_set():
+            return
+        try:
+            async with asyncio.timeout(None) as self._nap:
+                await asyncio.sleep(seconds)
+        except TimeoutError:  # woken in order to stop
+            pass
+        finally:
+            self._nap = None
 
     async def _fetch(self, timeout_seconds: float) -> Mapping[TopicPartition, Sequence[Record]]:
         if self._stop.is_set():

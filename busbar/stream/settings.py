@@ -19,6 +19,8 @@ class WorkerSettings:
     """Records folded and committed together, at most."""
     buffer_limit: int = 2_000
     """Records buffered per topic and partition before its fetching pauses."""
+    linger_seconds: float = 0.0
+    """How long to rest after a batch that was not full: for who is in no hurry, fewer and larger batches cost less."""
     merge_patience_seconds: float = 30.0
     """The longest wait for a topic that is known to lag and brings nothing."""
     due_seconds: float = 1.0

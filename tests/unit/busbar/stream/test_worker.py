@@ -417,3 +417,29 @@ async def test_records_below_a_jump_of_the_log_are_reported_and_reading_goes_on(
     stop.set()
     await task
     assert bench.folded() == [*map(str, range(10)), *map(str, range(15, 20))]
+
+
+@virtual
+async def test_a_worker_that_lingers_takes_few_large_batches() -> None:
+    script = Script()
+    batches: list[int] = []
+    script.on_store = lambda state: batches.append(len(state))
+    bench = Bench(script, linger_seconds=2.0, batch_limit=4)
+    async with bench.running():
+        bench.write("first")
+        await asyncio.sleep(1)
+        assert bench.folded() == ["first"]
+        bench.write("a")
+        await asyncio.sleep(0.3)
+        bench.write("b", "c", partition=1)
+        await asyncio.sleep(0.3)
+        assert bench.folded() == ["first"]
+        await asyncio.sleep(2)
+        assert batches == [1, 3]
+        await asyncio.sleep(2)
+        bench.write(*"0123456789")
+        await asyncio.sleep(1)
+        assert batches == [1, 3, 4, 4, 2]  # what is full is followed by the next at once
+        bench.write("last")
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 0.2
