@@ -19,7 +19,8 @@ class Fault:
 
     at_seconds: float
     kind: str
-    """What is done to a process: `kill` (SIGKILL), `stop` (SIGTERM), after both of which the supervisor starts it
+    """What is done to a process: `kill` (SIGKILL), `stop` (SIGTERM; SIGINT for PostgreSQL, to which
+    SIGTERM means to wait for its clients), after both of which the supervisor starts it
     again, or `pause` (SIGSTOP, then SIGCONT). To a line: `cut` (reset) or `hole` (it stays open, and nothing passes).
     """
     role: str
@@ -55,20 +56,16 @@ _WEIGHTS: dict[tuple[str, str, str], float] = {
     ("pause", "edge", ""): 2,
     ("stop", "edge", ""): 2,
     ("kill", "api", ""): 1,
+    ("stop", "api", ""): 0.5,
     ("kill", "postgres", ""): 1.5,
     ("pause", "postgres", ""): 1,
-    ("cut", "sessions", "postgres"): 2,
-    ("hole", "sessions", "postgres"): 2,
-    ("cut", "sessions", "kafka"): 1.5,
-    ("hole", "sessions", "kafka"): 1.5,
-    ("cut", "stations", "postgres"): 1,
-    ("hole", "stations", "kafka"): 1,
-    ("cut", "router", "kafka"): 1,
-    ("hole", "router", "postgres"): 1,
-    ("cut", "edge", "kafka"): 1.5,
-    ("hole", "edge", "kafka"): 1.5,
-    ("cut", "edge", "postgres"): 0.5,
-    ("cut", "api", "kafka"): 0.5,
+    ("stop", "postgres", ""): 0.5,
+    **{
+        (kind, role, to): weight
+        for role, weight in (("sessions", 1.7), ("stations", 0.8), ("router", 0.8), ("edge", 1.0), ("api", 0.3))
+        for to in ("postgres", "kafka")
+        for kind in ("cut", "hole")
+    },
     ("cut", "fleet", "edge"): 2,
     ("hole", "fleet", "edge"): 2,
 }
@@ -76,6 +73,7 @@ _WEIGHTS: dict[tuple[str, str, str], float] = {
 _ONE_NODE: dict[tuple[str, str, str], float] = {
     ("kill", "kafka", ""): 1.5,
     ("pause", "kafka", ""): 1,
+    ("stop", "kafka", ""): 0.5,
 }
 _THREE_NODES: dict[tuple[str, str, str], float] = {
     ("kill", "kafka", ""): 2,
@@ -84,6 +82,7 @@ _THREE_NODES: dict[tuple[str, str, str], float] = {
     ("stop", "kafka", ""): 1,
     ("hole", "sessions", "node"): 1,
     ("hole", "edge", "node"): 1.5,
+    ("cut", "edge", "node"): 0.5,
 }
 
 

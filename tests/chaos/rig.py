@@ -119,7 +119,7 @@ class Rig:
             self._last(self._pause(pid, fault.seconds))
             return True
         owned = await self._owned_by(pid) if fault.role in PROCESSORS else []
-        _signal(pid, _SIGNALS[fault.kind])
+        _signal(pid, signal.SIGINT if (fault.kind, fault.role) == ("stop", "postgres") else _SIGNALS[fault.kind])
         if owned:
             self._last(self._time_take_over(pid, owned))
         return True
