@@ -33,6 +33,8 @@ from services.api.lag import LogEnds
 from services.api.middleware import RequestGate
 from services.api.reading import JsonResponse
 from services.api.routes import (
+    cdrs,
+    charges,
     commands,
     registry,
     sites,
@@ -70,8 +72,21 @@ def _framework(api: Api, health: Health, log_ends: LogEnds | None) -> FastAPI:
     app.state.api = api
     app.state.health = health
     app.state.system = system.SystemView(log_ends)
+    app.state.exports = cdrs.ExportSlots()
     handlers.install(app)
-    for module in (commands, stations, transactions, tokens, tariffs, tariff_assignments, sites, system, registry):
+    for module in (
+        commands,
+        stations,
+        transactions,
+        charges,
+        cdrs,
+        tokens,
+        tariffs,
+        tariff_assignments,
+        sites,
+        system,
+        registry,
+    ):
         app.include_router(module.router)
     _add_documents(app)
     return app

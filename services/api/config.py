@@ -31,6 +31,8 @@ class ApiConfig:
     """`BUSBAR_API_STATION_CACHE_SECONDS`: for how long a station's version is not looked up again for a command."""
     max_waiting: int = 20_000
     """`BUSBAR_API_MAX_WAITING`: requests that may wait for the outcome of a command at a time."""
+    receipt_seller: str = ""
+    """`BUSBAR_RECEIPT_SELLER`: who sells, as it stands on receipts."""
     time_zone: str = "UTC"
     """`BUSBAR_TIME_ZONE`: the wall clock of stations whose site has none, for tariffs."""
 
@@ -51,5 +53,6 @@ class ApiConfig:
             ),
             station_cache_seconds=env.seconds("BUSBAR_API_STATION_CACHE_SECONDS", defaults.station_cache_seconds),
             max_waiting=env.integer("BUSBAR_API_MAX_WAITING", defaults.max_waiting, minimum=1),
+            receipt_seller=env.text("BUSBAR_RECEIPT_SELLER", defaults.receipt_seller),
             time_zone=time_zone_setting(env),
         )

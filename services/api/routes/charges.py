@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -21,7 +21,7 @@ from services.api.reading import (
     page,
     read_cursor,
 )
-from services.api.routes.cdrs import id_token_key, shown
+from services.api.routes.cdrs import id_token_key, read_position, shown
 from services.api.store import cdrs as cdr_store
 from services.api.store import charges as store
 
@@ -87,32 +87,20 @@ async def list_unattributed(
     been listed before: the sum over a station is what nobody pays for.
     """
     wanted = store.UnattributedFilter(station, from_, to)
-    position = read_cursor(after, str, str)
-    known = None if position is None else (_instant(position[0]), str(position[1]))
-    rows = await store.list_unattributed(api_of(request).pool, wanted, known, limit)
+    rows = await store.list_unattributed(api_of(request).pool, wanted, read_position(after), limit)
     following = cursor(rows[-1]["at"].isoformat(), rows[-1]["event_id"]) if len(rows) == limit else None
     return page([dict(row) for row in rows], following)
 
 
 def _position(after: str | None) -> tuple[datetime | None, UUID] | None:
+    """Where a page of charges ended; the instant is absent where the begin is not known."""
     parts = read_cursor(after, str, str)
     if parts is None:
         return None
     try:
-        return _instant(parts[0]) if parts[0] else None, UUID(parts[1])
+        session_id, moment = UUID(parts[1]), datetime.fromisoformat(parts[0]) if parts[0] else None
     except ValueError:
-        raise _not_ours() from None
-
-
-def _instant(text: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise _not_ours() from None
-    if moment.tzinfo is None:
-        raise _not_ours()
-    return moment
-
-
-def _not_ours() -> Exception:
-    return invalid([{"path": "query.after", "message": "is not the `next` of an earlier page"}])
+        session_id, moment = None, None
+    if session_id is None or (moment is not None and moment.tzinfo is None):
+        raise invalid([{"path": "query.after", "message": "is not the `next` of an earlier page"}])
+    return moment, session_id

@@ -35,7 +35,9 @@ SUMMARY = (
 )
 """Everything but the documents."""
 _COLUMNS = ", ".join(SUMMARY)
-_CREDITED = "(SELECT c.cdr_id FROM billing.cdrs c WHERE c.session_id = r.session_id AND c.credit_reference_id = r.cdr_id)"
+_CREDITED = (
+    "(SELECT c.cdr_id FROM billing.cdrs c WHERE c.session_id = r.session_id AND c.credit_reference_id = r.cdr_id)"
+)
 
 FIND = f"SELECT {_COLUMNS}, ocpi, bill, {_CREDITED} AS credited_by FROM billing.cdrs r WHERE cdr_id = $1"  # noqa: S608 - constants
 

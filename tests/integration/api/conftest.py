@@ -44,6 +44,11 @@ TABLES = (
     "sessions.meter_values",
     "sessions.sample_shapes",
     "sessions.signed_values",
+    "billing.facts",
+    "billing.cdrs",
+    "billing.sessions",
+    "billing.settlements",
+    "billing.unattributed",
 )
 EMPTY = "; ".join(f"DELETE FROM {table}" for table in TABLES)
 
