@@ -20,7 +20,8 @@ from busbar.pricing.explanation import explain, plain
 from busbar.pricing.facts import ended, sampled, started
 from busbar.pricing.jsontext import parse_json, serialize_json
 from busbar.pricing.problems import Problem, SessionError, UnreadableError
-from busbar.pricing.receipt import receipt_html, receipt_of, receipt_text
+from busbar.pricing.receipt import receipt_of, receipt_text
+from busbar.pricing.receipt_page import receipt_html
 from busbar.pricing.session_json import RecordedSession, read_facts, read_ocpi_session
 
 MS_PER_MINUTE = 60_000

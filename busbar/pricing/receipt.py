@@ -1,4 +1,4 @@
-"""A receipt that a driver understands, from a bill: as text and as HTML.
+"""A receipt that a driver understands, from a bill, in words and as text; `receipt_page` makes HTML of it.
 
 Prices and amounts are shown as the tariff states them, before or after tax, and the rows add up to the total.
 """
@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from html import escape
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -116,7 +115,7 @@ def receipt_text(receipt: Receipt) -> str:
     heading = receipt.heading
     out = [heading.title, "=" * len(heading.title)]
     out += [text for text in (heading.seller, heading.place) if text]
-    out += [f"{label + ':':15}{value}" for label, value in _labelled(receipt)]
+    out += [f"{label + ':':15}{value}" for label, value in labelled(receipt)]
     out.append("-" * _WIDTH)
     for row in receipt.rows:
         out.append(_justified(row.what, row.amount))
@@ -128,40 +127,8 @@ def receipt_text(receipt: Receipt) -> str:
     return "\n".join(_printable(line) for line in out) + "\n"
 
 
-def receipt_html(receipt: Receipt) -> str:
-    """Lay a receipt out as an HTML document of its own, with everything escaped."""
-    heading = receipt.heading
-
-    def cells(tag: str, values: Iterable[str]) -> str:
-        return "".join(f"<{tag}>{escape(value)}</{tag}>" for value in values)
-
-    facts = "".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in _labelled(receipt))
-    rows = "".join(f"<tr>{cells('td', (row.what, row.quantity, row.price, row.amount))}</tr>" for row in receipt.rows)
-    sums = "".join(
-        f'<tr><th colspan="3">{escape(label)}</th><td>{escape(amount)}</td></tr>' for label, amount in receipt.sums
-    )
-    above = "".join(f"<p>{escape(text)}</p>" for text in (heading.seller, heading.place) if text)
-    below = "".join(f"<p>{escape(remark)}</p>" for remark in receipt.remarks)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(heading.title)}</title><style>{_STYLE}</style></head>"
-        f"<body><main><h1>{escape(heading.title)}</h1>{above}<dl>{facts}</dl>"
-        f"<table><thead><tr>{cells('th', ('What', 'Quantity', 'Price', 'Amount'))}</tr></thead>"
-        f"<tbody>{rows}</tbody><tfoot>{sums}</tfoot></table>{below}</main></body></html>\n"
-    )
-
-
-_STYLE = (
-    "body{font:16px/1.4 system-ui,sans-serif;margin:2em auto;max-width:48em;padding:0 1em}"
-    "dl{display:grid;grid-template-columns:max-content auto;gap:0 1em}dd{margin:0}"
-    "table{border-collapse:collapse;width:100%}td,th{padding:.25em .5em;text-align:left;vertical-align:top}"
-    "td:last-child,th:last-child{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}"
-    "thead,tfoot{border-block:1px solid}tfoot tr:last-child{font-weight:bold}tfoot th{font-weight:inherit}"
-)
-
-
-def _labelled(receipt: Receipt) -> list[tuple[str, str]]:
+def labelled(receipt: Receipt) -> list[tuple[str, str]]:
+    """What stands between the heading and the rows: labels and values."""
     heading = receipt.heading
     own = (("Receipt", heading.receipt_id), ("Station", heading.station))
     return [(label, value) for label, value in own if value] + list(receipt.facts)
@@ -178,6 +145,8 @@ def _facts(document: Mapping[str, Any], zone: ZoneInfo) -> Iterable[tuple[str, s
         if session["parking_seconds"]:
             yield "of it parking", _duration(session["parking_seconds"])
         yield "Energy", f"{_kwh(Decimal(session['energy_wh']) / 1000)}"
+    for earlier in document.get("earlier_tariffs", ()):
+        yield "New prices", f"from {_moment(earlier['until'], zone)}"
 
 
 def _by_price(lines: Iterable[_Line]) -> list[list[_Line]]:

@@ -20,7 +20,8 @@ from busbar.pricing.credit_note import taken_back
 from busbar.pricing.jsontext import parse_json, serialize_json
 from busbar.pricing.ocpi_cdr import OcpiVersion
 from busbar.pricing.ocpi_downgrade import cdr_in_2_2_1
-from busbar.pricing.receipt import Heading, receipt_html, receipt_of, receipt_text
+from busbar.pricing.receipt import Heading, receipt_of, receipt_text
+from busbar.pricing.receipt_page import receipt_html
 from services.api.auth import ApiKey
 from services.api.context import Operator, Viewer, api_of
 from services.api.problems import Problem, invalid, not_found
