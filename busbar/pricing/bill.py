@@ -7,6 +7,7 @@ lines always add up to the total.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -131,6 +132,12 @@ class Bill:
     lines: tuple[Line, ...]
     """They add up to the total."""
     notes: tuple[Note, ...]
+    changes: tuple[int, ...] = ()
+    """When its tariff was changed, from one of `tariff.parts` to the next."""
+
+    def tariff_at(self, at_ms: int) -> Tariff:
+        """The tariff that it had at an instant."""
+        return self.tariff.parts[bisect_right(self.changes, at_ms)]
 
 
 def running_cost(tariff: Tariff, state: SessionState, rounding: Rounding) -> Cost:
@@ -146,7 +153,13 @@ def running_cost(tariff: Tariff, state: SessionState, rounding: Rounding) -> Cos
     digits = rounding.digits_for(tariff.currency)
     cost_type = CostType.NORMAL
     most_excl, most_incl = amounts.maximum
-    if (most_excl is not None and excl > most_excl) or (most_incl is not None and incl > most_incl):
+    if tariff.before is not None:
+        quantities = {i: q for i, q in state.quantities.items() if i not in left_out}
+        limits = _limits_of_parts(tariff, quantities)
+        totals = limits.apply(Fraction(excl, denominator), Fraction(incl, denominator), minimum=False)
+        excl_tax, incl_tax = (_rounded(side, digits, rounding) for side in totals[:2])
+        cost_type = totals[2]
+    elif (most_excl is not None and excl > most_excl) or (most_incl is not None and incl > most_incl):
         totals = limited(tariff, Fraction(excl, denominator), Fraction(incl, denominator), minimum=False)
         excl_tax, incl_tax = (_rounded(side, digits, rounding) for side in totals[:2])
         cost_type = totals[2]
@@ -190,6 +203,43 @@ def limited(
     return excl, incl, cost_type
 
 
+class _Limits(NamedTuple):
+    """What holds the total of a session whose tariff may have been changed."""
+
+    tariff: Tariff
+    """The last one."""
+    spent: tuple[Fraction, Fraction]
+    """What it cost when the tariff was changed: never taken back."""
+    saved: tuple[Fraction, Fraction]
+    """By how much earlier maximums had lowered it by then."""
+
+    def apply(self, excl: Fraction, incl: Fraction, *, minimum: bool) -> tuple[Fraction, Fraction, CostType]:
+        """As `limited`, from the sum of everything that was used."""
+        low, high, cost_type = limited(self.tariff, excl - self.saved[0], incl - self.saved[1], minimum=minimum)
+        if cost_type is CostType.MAXIMUM:
+            low, high = max(low, self.spent[0]), max(high, self.spent[1])
+        elif self.saved != _NOTHING and cost_type is CostType.NORMAL:
+            cost_type = CostType.MAXIMUM
+        return low, high, cost_type
+
+
+_NOTHING = (Fraction(0), Fraction(0))
+
+
+def _limits_of_parts(tariff: Tariff, quantities: Mapping[int, int]) -> _Limits:
+    before = tariff.before
+    if before is None:
+        return _Limits(tariff, _NOTHING, _NOTHING)
+    amounts, most = before.amounts, len(before.components)
+    used = {index: quantity for index, quantity in quantities.items() if index < most}
+    excl, incl = (
+        Fraction(sum(quantity * prices[index] for index, quantity in used.items()), amounts.denominator)
+        for prices in (amounts.before_tax, amounts.after_tax)
+    )
+    spent = _limits_of_parts(before, used).apply(excl, incl, minimum=False)[:2]
+    return _Limits(tariff, spent, (excl - spent[0], incl - spent[1]))
+
+
 def make_bill(tariff: Tariff, state: SessionState, periods: Sequence[Period] | None, rounding: Rounding) -> Bill:
     """The bill of a session whose last fact has been priced.
 
@@ -209,7 +259,8 @@ def make_bill(tariff: Tariff, state: SessionState, periods: Sequence[Period] | N
     costs = _costs(tariff, quantities)
     lines, shown = _lines(tariff, entries, len(entries) - len(steps), digits, rounding)
     excl, incl = _sum(costs, lines, digits, rounding)
-    total_excl, total_incl, cost_type = limited(tariff, excl, incl, minimum=state.start_ms != NONE)
+    limits = _limits_of_parts(tariff, {i: q for i, q in state.quantities.items() if i not in left_out})
+    total_excl, total_incl, cost_type = limits.apply(excl, incl, minimum=state.start_ms != NONE)
     if cost_type is not CostType.NORMAL:
         kind = LineKind.MINIMUM if cost_type is CostType.MINIMUM else LineKind.MAXIMUM
         moved = [_units(total - cost, detail) for total, cost in ((total_excl, excl), (total_incl, incl))]
@@ -243,6 +294,7 @@ def make_bill(tariff: Tariff, state: SessionState, periods: Sequence[Period] | N
         periods=tuple(periods or ()),
         lines=tuple(lines),
         notes=_notes(tariff, state, quantities),
+        changes=state.changes,
     )
 
 

@@ -16,12 +16,12 @@ from decimal import Decimal
 
 from busbar.pricing.bill import Bill, Cost, make_bill, running_cost
 from busbar.pricing.clock import MAX_MS, MS_PER_DAY, local_clock
-from busbar.pricing.facts import ChargingState, Fact, FactKind
+from busbar.pricing.facts import ChargingState, Fact, FactKind, sampled
 from busbar.pricing.fold import SessionFold
 from busbar.pricing.money import DEFAULT_ROUNDING, Rounding, scale_of
 from busbar.pricing.selection import UNKNOWN_CIRCUMSTANCES, Circumstances
 from busbar.pricing.state import NONE, Note, Period, PeriodKind, Phase, Piece, SessionState, new_state
-from busbar.pricing.tariff import UWH_PER_WH, Tariff
+from busbar.pricing.tariff import UWH_PER_WH, Tariff, changed_tariff
 
 LARGEST_WH = 10**12
 """Beyond any register: what claims more is unreadable."""
@@ -64,8 +64,13 @@ class Pricer:
         self.time_zone = time_zone
         self.options = options
         self._longest_ms = options.longest_days * MS_PER_DAY
-        self._fold = SessionFold(
-            tariff, local_clock(time_zone), options.circumstances, keep_periods=options.keep_periods
+        self._before = None if tariff.before is None else Pricer(tariff.before, time_zone, options)
+        self._fold: SessionFold = SessionFold(
+            tariff,
+            local_clock(time_zone),
+            options.circumstances,
+            None if self._before is None else self._before._fold,
+            keep_periods=options.keep_periods,
         )
         self._kinds = {
             state: PeriodKind.PARKING if state in options.parking_states else PeriodKind.CHARGING
@@ -73,8 +78,38 @@ class Pricer:
         }
 
     def begin(self) -> SessionState:
-        """A session of which nothing is known yet."""
+        """A session of which nothing is known yet. One whose tariff is changed begins before that: see `change`."""
+        if self._before is not None:
+            raise ValueError("a session begins with the tariff that it has before any change")
         return new_state(self.tariff.fingerprint)
+
+    def change(self, state: SessionState, at_ms: int, tariff: Tariff) -> tuple[Pricer, SessionState]:
+        """Change the tariff of a session that goes on: until then it is priced as before, from then on with the other.
+
+        Nothing is priced again (I11.FR.08). Energy, durations and fees are those of the whole session, so a price from
+        the tenth kWh on applies at once if there were ten before. What was a maximum stays one for what was charged by
+        then; the other tariff's limits then hold for the whole session, but never take back what had been reached.
+
+        Args:
+            state: Priced by this pricer so far.
+            at_ms: When; taken for the instant of the last fact if it lies before it.
+            tariff: From then on.
+
+        Returns:
+            The pricer to go on with, which holds no session either, and the session.
+
+        Raises:
+            TariffError: The currency would change (I11.FR.05), or prices before tax and after tax would mix.
+            ValueError: The state is another pricer's, or the session has not begun or is over.
+        """
+        self._check(state)
+        if state.phase is not _RUNNING:
+            raise ValueError("only the tariff of a session that goes on can be changed")
+        pricer = Pricer(changed_tariff(self.tariff, tariff), self.time_zone, self.options)
+        session = self.advance(state, sampled(at_ms))
+        session.changes = (*session.changes, session.until_ms)
+        session.fingerprint = pricer.tariff.fingerprint
+        return pricer, session
 
     def price(self, facts: Iterable[Fact]) -> Bill:
         """The bill of a whole session."""
@@ -189,7 +224,8 @@ class Pricer:
             if after is before:
                 # A sample that comes with a change of state tells of the new state, else of the time up to it.
                 piece_current_ma = session.state_current_ma
-        piece = Piece(at_ms, self._kinds[before], before is _CHARGING, _milli(fact.power_w), piece_current_ma)
+        part = len(session.changes)
+        piece = Piece(at_ms, self._kinds[before], before is _CHARGING, _milli(fact.power_w), piece_current_ma, part)
         session.state = after
         register_uwh = NONE if fact.register_wh is None else _register(session, fact.register_wh)
         if register_uwh == NONE:

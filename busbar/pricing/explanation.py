@@ -12,7 +12,7 @@ from busbar.pricing.bill import Amount, Bill, Line
 from busbar.pricing.money import decimal_of
 from busbar.pricing.ocpi_cdr import timestamp
 from busbar.pricing.state import NONE
-from busbar.pricing.tariff import Component, Conditions, Quantity, TaxIncluded, Unit
+from busbar.pricing.tariff import Component, Conditions, Quantity, Tariff, TaxIncluded, Unit
 
 _QUANTITIES = {
     Quantity.ENERGY: ("kWh", Decimal("1e9")),
@@ -34,7 +34,7 @@ def explain(bill: Bill, time_zone: str) -> dict[str, Any]:
     """
     tariff = bill.tariff
     document: dict[str, Any] = {
-        "tariff": {"id": tariff.tariff_id, "format": tariff.format, "fingerprint": tariff.fingerprint},
+        "tariff": _tariff(tariff),
         "time_zone": time_zone,
         "currency": bill.currency,
         "prices_include_tax": tariff.tax_included is TaxIncluded.YES,
@@ -45,6 +45,9 @@ def explain(bill: Bill, time_zone: str) -> dict[str, Any]:
             for tax in bill.taxes
         ],
     }
+    if bill.changes:
+        earlier = zip(tariff.parts, bill.changes, strict=False)
+        document["earlier_tariffs"] = [_tariff(part) | {"until": timestamp(at_ms)} for part, at_ms in earlier]
     if bill.reservation:
         begin_ms, end_ms = bill.reservation
         document["reservation"] = {"begin": timestamp(begin_ms), "end": timestamp(end_ms)}
@@ -59,7 +62,7 @@ def explain(bill: Bill, time_zone: str) -> dict[str, Any]:
     return document | {
         "costs": {dimension.value: _amount(amount) for dimension, amount in bill.costs.items()},
         "billed": {dimension.value: quantity for dimension, quantity in bill.billed.items()},
-        "lines": [_line(line) for line in bill.lines],
+        "lines": [_line(line, tariff) for line in bill.lines],
         "notes": [note.value for note in bill.notes],
     }
 
@@ -68,11 +71,17 @@ def _amount(amount: Amount) -> dict[str, Decimal]:
     return {"excl_tax": amount.excl_tax, "incl_tax": amount.incl_tax}
 
 
-def _line(line: Line) -> dict[str, Any]:
+def _tariff(tariff: Tariff) -> dict[str, Any]:
+    return {"id": tariff.tariff_id, "format": tariff.format, "fingerprint": tariff.fingerprint}
+
+
+def _line(line: Line, tariff: Tariff) -> dict[str, Any]:
     """One line: what, of which price of the tariff, when, how much."""
     document: dict[str, Any] = {"kind": line.kind.value}
     if line.component is not None:
         document |= _price(line.component)
+        if tariff.before is not None:
+            document["tariff"] = tariff.owner(line.component).tariff_id
         document |= {"begin": timestamp(line.start_ms), "end": timestamp(line.end_ms)}
         if line.period != NONE:
             document["period"] = line.period

@@ -23,13 +23,24 @@ _ENERGY = Quantity.ENERGY
 class SessionFold:
     """Moves states of sessions that are priced by one tariff at one location. All methods change the state in place."""
 
-    def __init__(self, tariff: Tariff, clock: LocalClock, circumstances: Circumstances, *, keep_periods: bool) -> None:
+    def __init__(
+        self,
+        tariff: Tariff,
+        clock: LocalClock,
+        circumstances: Circumstances,
+        before: SessionFold | None = None,
+        *,
+        keep_periods: bool,
+    ) -> None:
+        self._before = before
+        self._part = len(tariff.parts) - 1
         by = {dimension: Candidates(tariff.of(dimension), circumstances) for dimension in Dimension}
         self._clock = clock
         self._keep_periods = keep_periods
         self._energy = by[Dimension.ENERGY]
         self._time = (by[Dimension.TIME], by[Dimension.PARKING_TIME])
         self._fees = by[Dimension.FLAT]
+        self._session_fees = frozenset(c.index for c in tariff.components if c.dimension is Dimension.FLAT)
         self._later_fees = () if tariff.fixed_at_start else (self._fees,)
         self._reserved_time = (by[Dimension.RESERVATION_TIME], by[Dimension.EXPIRED_TIME])
         self._reserved_fees = (by[Dimension.RESERVATION_FLAT], by[Dimension.EXPIRED_FLAT])
@@ -42,7 +53,7 @@ class SessionFold:
             for dimension in timed
             for *_, bounds in dimension.rows
             for quantity, _, _ in bounds
-        )
+        ) and (before is None or before.time_stands_alone)
         """Whether time can be priced before the energy that went with it is known."""
 
     def start(self, session: SessionState) -> None:
@@ -103,6 +114,12 @@ class SessionFold:
         span_ms, span_uwh = until_ms - start_ms, until_uwh - start_uwh
         if not span_ms and not span_uwh:
             return
+        if piece.part != self._part:
+            assert self._before is not None
+            self._before.run(session, piece, until_uwh)
+            return
+        if session.part != self._part:
+            self._take_over(session)
         if self._by_power or self._by_current:
             self._note_band(session, piece, span_ms, span_uwh)
         if piece.kind != session.kind:
@@ -122,6 +139,13 @@ class SessionFold:
             self._take(session, end_ms, end_uwh)
             if end_ms == until_ms and end_uwh == until_uwh:
                 return
+
+    def _take_over(self, session: SessionState) -> None:
+        """Price with this tariff from here on: its components are chosen anew, and a period of its own begins."""
+        session.part = self._part
+        session.band = self._edges.band(session.power_mw, session.current_ma)
+        session.next_ms = session.at_ms
+        self.close(session)
 
     def open(self, session: SessionState) -> None:
         """Begin a charging period with the components of now."""
@@ -169,7 +193,7 @@ class SessionFold:
 
     def _alike(self, one: Piece, other: Piece) -> bool:
         """Whether two pieces differ in nothing but their power."""
-        if one.kind != other.kind or one.drawing is not other.drawing:
+        if one.kind != other.kind or one.drawing is not other.drawing or one.part != other.part:
             return False
         return not self._by_current or one.current_ma == other.current_ma
 
@@ -232,8 +256,9 @@ class SessionFold:
         self, session: SessionState, fees: Candidates, values: Sequence[int], minute: int, day: int
     ) -> None:
         """Charge the first flat fee that applies, once a session."""
+        once = self._session_fees if fees is self._fees else fees.indexes
         for index, _ in session.flats:
-            if index in fees.indexes:
+            if index in once:
                 return
         index = fees.choose(values, minute, day)
         if index != NONE:

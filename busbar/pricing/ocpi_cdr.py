@@ -46,14 +46,15 @@ def cdr_part(bill: Bill, version: OcpiVersion = OcpiVersion.V230) -> dict[str, A
         "start_date_time": timestamp(start_ms),
         "end_date_time": timestamp(bill.end_ms),
         "currency": bill.currency,
-        "charging_periods": [charging_period(period, bill.tariff) for period in bill.periods],
+        "charging_periods": [charging_period(period, bill.tariff_at(period.start_ms)) for period in bill.periods],
         "total_cost": _price(bill.total, bill.taxes, bill, version),
         "total_energy": _ratio(bill.energy_wh, 1000),
         "total_time": _hours(bill.duration_ms),
         "total_parking_time": _hours(bill.parking_ms),
     }
-    if bill.tariff.format.startswith("OCPI"):
-        part["tariffs"] = [bill.tariff.source]
+    tariffs = [tariff.source for tariff in bill.tariff.parts if tariff.format.startswith("OCPI")]
+    if tariffs:
+        part["tariffs"] = tariffs
     for name, dimensions in _TOTALS.items():
         amounts = [bill.costs[dimension] for dimension in dimensions if dimension in bill.costs]
         if amounts:

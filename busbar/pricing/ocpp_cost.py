@@ -49,7 +49,7 @@ def cost_details(bill: Bill, *, tariff_id: str | None = None) -> dict[str, Any]:
         usage["reservationTime"] = _seconds(bill.reservation[1] - bill.reservation[0])
     details: dict[str, Any] = {"totalCost": total, "totalUsage": usage}
     periods = [
-        _period(period, tariff_id or bill.tariff.tariff_id)
+        _period(period, _tariff_id(bill, period, tariff_id))
         for period in bill.periods
         if period.kind != PeriodKind.RESERVED
     ]
@@ -85,7 +85,7 @@ def _price(amount: Amount, bill: Bill | None = None, dimension: Dimension | None
 
 def _taxes(bill: Bill, dimension: Dimension) -> list[dict[str, Any]]:
     """The tax rates of a dimension, if all its prices have the same."""
-    sets = {component.taxes for component in bill.tariff.of(dimension)}
+    sets = {component.taxes for component in bill.tariff.components if component.dimension is dimension}
     if len(sets) != 1 or bill.tariff.tax_included is TaxIncluded.NOT_APPLICABLE:
         return []
     return [
@@ -113,6 +113,12 @@ def _period(period: Period, tariff_id: str) -> dict[str, Any]:
         "tariffId": tariff_id,
         "dimensions": [{"type": name, "volume": volume} for name, volume in dimensions],
     }
+
+
+def _tariff_id(bill: Bill, period: Period, tariff_id: str | None) -> str:
+    """What a period was priced with; `tariff_id` names the last tariff."""
+    tariff = bill.tariff_at(period.start_ms)
+    return tariff_id if tariff_id and tariff is bill.tariff else tariff.tariff_id
 
 
 def _seconds(length_ms: int) -> int:

@@ -94,6 +94,8 @@ class Piece(NamedTuple):
     power_mw: int
     """By a sample that ends it, or `NONE`."""
     current_ma: int
+    part: int = 0
+    """Which of `Tariff.parts` prices it."""
 
 
 class SessionState:
@@ -102,6 +104,7 @@ class SessionState:
     __slots__ = (
         "at_ms",
         "band",
+        "changes",
         "charging_ms",
         "closed",
         "current_ma",
@@ -121,6 +124,7 @@ class SessionState:
         "older",
         "open",
         "open_uwh",
+        "part",
         "pending",
         "phase",
         "power_mw",
@@ -187,6 +191,10 @@ class SessionState:
     """Those before, in chunks: so that one more never costs a copy of all."""
     detached: int
     """How many closed periods have been taken out."""
+    changes: tuple[int, ...]
+    """When the tariff was changed."""
+    part: int
+    """Which of `Tariff.parts` the components of now are of; behind `changes` while pieces from before are pending."""
     notes: tuple[Note, ...]
 
     def copy(self) -> SessionState:
@@ -221,6 +229,8 @@ class SessionState:
         other.closed = self.closed
         other.older = self.older
         other.detached = self.detached
+        other.changes = self.changes
+        other.part = self.part
         other.notes = self.notes
         return other
 
@@ -279,6 +289,7 @@ class SessionState:
         fields["closed"] = tuple(Period(*period) for period in fields["closed"])
         fields["older"] = tuple(tuple(Period(*period) for period in chunk) for chunk in fields["older"])
         fields["flats"] = tuple(tuple(pair) for pair in fields["flats"])
+        fields["changes"] = tuple(fields["changes"])
         fields["notes"] = tuple(Note(note) for note in fields["notes"])
         fields["last"], fields["band"] = tuple(fields["last"]), tuple(fields["band"])
         state = cls.__new__(cls)
@@ -287,7 +298,7 @@ class SessionState:
         return state
 
 
-_FORMAT = 1
+_FORMAT = 2
 _FIELDS = SessionState.__slots__
 _QUANTITIES = _FIELDS.index("quantities")
 
@@ -317,5 +328,7 @@ def new_state(fingerprint: str) -> SessionState:
     state.open_uwh = 0
     state.closed, state.older = (), ()
     state.detached = 0
+    state.changes = ()
+    state.part = 0
     state.notes = ()
     return state

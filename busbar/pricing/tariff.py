@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from fractions import Fraction
@@ -18,12 +18,15 @@ from typing import Any
 
 from busbar.pricing.jsontext import serialize_json
 from busbar.pricing.money import MINOR_DIGITS
+from busbar.pricing.problems import Problem, TariffError
 
 UWH_PER_WH = 1_000_000
 UWH_PER_KWH = 1_000 * UWH_PER_WH
 MS_PER_SECOND = 1_000
 MS_PER_MINUTE = 60 * MS_PER_SECOND
 MS_PER_HOUR = 60 * MS_PER_MINUTE
+MAX_CHANGES = 16
+"""How often a session's tariff may be changed."""
 
 
 class Dimension(StrEnum):
@@ -177,20 +180,58 @@ class Tariff:
     fixed_at_start: bool = False
     """FLAT is judged at the start of the session only (OCPP I12.FR.30), not when it first becomes active."""
     warnings: tuple[str, ...] = ()
+    before: Tariff | None = field(default=None, repr=False)
+    """What the session had until its tariff was changed; its components come first. See `changed_tariff`."""
 
     @cached_property
     def fingerprint(self) -> str:
         """Names the content: the same text, whatever its spacing and the order of its keys, has the same."""
         canonical = serialize_json(self.source, sort_keys=True)
+        if self.before is not None:
+            canonical = f"{self.before.fingerprint}+{canonical}"
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @cached_property
+    def parts(self) -> tuple[Tariff, ...]:
+        """The tariffs that a session had, one after the other; just this one where none was changed."""
+        return (self,) if self.before is None else (*self.before.parts, self)
+
     def of(self, dimension: Dimension) -> list[Component]:
-        """The components of a dimension, in the order in which they are tried."""
-        return [component for component in self.components if component.dimension is dimension]
+        """The components of a dimension that may apply now, in the order in which they are tried."""
+        own = self.components if self.before is None else self.components[len(self.before.components) :]
+        return [component for component in own if component.dimension is dimension]
+
+    def owner(self, component: Component) -> Tariff:
+        """Which of `parts` a component is of."""
+        return next(part for part in self.parts if component.index < len(part.components))
 
     @cached_property
     def amounts(self) -> Amounts:
         return Amounts(self)
+
+
+def changed_tariff(before: Tariff, after: Tariff) -> Tariff:
+    """The tariff of a session that had one until some instant and has another from then on.
+
+    Its components are those of both, so that one bill holds them. Spec: OCPP 2.1 I11.
+
+    Raises:
+        TariffError: The currency would change (I11.FR.05), prices would be before tax here and after it there, or the
+            tariff was changed too often.
+    """
+    problems = []
+    if after.currency != before.currency:
+        problems.append(Problem("$.currency", f"is {after.currency}, and the session is priced in {before.currency}"))
+    if after.tax_included is not before.tax_included:
+        reason = f"is {after.tax_included}, and of the session's tariff {before.tax_included}: a bill has one of both"
+        problems.append(Problem("$.tax_included", reason))
+    if len(before.parts) > MAX_CHANGES:
+        problems.append(Problem("$", f"the tariff of a session is changed {MAX_CHANGES} times at most"))
+    if problems:
+        raise TariffError(problems)
+    first = len(before.components)
+    own = (replace(component, index=first + component.index) for component in after.components)
+    return replace(after, components=(*before.components, *own), before=before)
 
 
 def tax_factor(taxes: Iterable[TaxRate]) -> Fraction:
@@ -225,7 +266,8 @@ class Amounts:
                 after.append(price * factor)
         limits = [
             Fraction(side)
-            for limit in (tariff.minimum, tariff.maximum)
+            for part in tariff.parts
+            for limit in (part.minimum, part.maximum)
             if limit is not None
             for side in (limit.excl, limit.incl)
             if side is not None

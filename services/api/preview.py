@@ -94,6 +94,6 @@ def unix_ms(moment: datetime) -> int:
 def bill_document(bill: Bill, time_zone: str) -> dict[str, Any]:
     """What a preview answers: the bill with its reasons, its charging periods and a receipt."""
     return explain(bill, time_zone) | {
-        "periods": [charging_period(period, bill.tariff) for period in bill.periods],
+        "periods": [charging_period(period, bill.tariff_at(period.start_ms)) for period in bill.periods],
         "receipt": receipt_text(make_receipt(bill, time_zone)),
     }
