@@ -48,7 +48,7 @@ class SessionFold:
         self._edges = Edges((self._energy, *timed), clock)
         self._by_power, self._by_current = self._edges.by_power, self._edges.by_current
         self._reserved_edges = Edges((*self._reserved_time, *self._reserved_fees), clock)
-        self.time_stands_alone = not any(
+        self.time_stands_alone: bool = not any(
             quantity in (Quantity.ENERGY, Quantity.POWER)
             for dimension in timed
             for *_, bounds in dimension.rows
