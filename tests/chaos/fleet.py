@@ -24,6 +24,9 @@ from tests.chaos.ledger import Fact, Ledger, Receipt, Transaction
 REPLY_TIMEOUT_SECONDS = 40.0
 """Longer than the system may take for a late answer, so that waiting shows whether one comes."""
 
+_MEMBERS = {"BootNotification": "status", "Heartbeat": "currentTime", "StartTransaction": "transactionId"}
+"""What the answer to an action must have; of the other actions it may be empty."""
+
 
 class ChaosStation:
     """One station that lives through faults."""
@@ -51,6 +54,8 @@ class ChaosStation:
         self._answered: set[str] = set()
         self._given_up: set[str] = set()
         self._message_number = 0
+        self._repeats_ids = self.random.random() < 0.3
+        """Whether it counts its messages anew on each connection."""
         ledger.versions[self.station_id] = self.version
 
     async def run(self, transactions: int, enough: Callable[[], bool]) -> None:
@@ -227,6 +232,8 @@ class ChaosStation:
                 )
                 await self._disconnect()
             else:
+                if (member := _MEMBERS.get(fact.action)) is not None and member not in payload:
+                    self._ledger.violations.append(f"{self.station_id}: {payload} does not answer {fact.action}")
                 self._ledger.slowest_reply_seconds = max(self._ledger.slowest_reply_seconds, time.monotonic() - sent)
                 self._ledger.acknowledge(fact, payload)
             finally:
@@ -259,6 +266,8 @@ class ChaosStation:
             self.edge = edge
             self._answered.clear()
             self._given_up.clear()
+            if self._repeats_ids:
+                self._message_number = 0
             self._socket = socket
             self._reader = asyncio.create_task(self._read(socket))
         return self._socket

@@ -15,9 +15,25 @@ def test_a_seed_makes_the_same_plan_again() -> None:
     assert make_plan(7, 50, 2.0) != make_plan(8, 50, 2.0)
 
 
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_plans_have_every_kind_of_fault(nodes: int) -> None:
+    what = {fault.what for seed in range(20) for fault in make_plan(seed, 50, 2.0, nodes)}
+    processes = {"edge", "sessions", "stations", "router", "api", "postgres", "kafka"}
+    assert {f"{kind} {role}" for kind in ("kill", "stop") for role in processes} <= what
+    assert {f"pause {role}" for role in processes - {"api", "kafka"}} <= what
+    assert {f"{kind} {role}-{to}" for kind in ("cut", "hole") for role in ("edge", "sessions", "stations", "router")
+            for to in ("postgres", "kafka")} <= what  # fmt: skip
+    assert {"cut fleet-edge", "hole fleet-edge"} <= what
+    assert ({"kill leader", "pause leader"} <= what) == (nodes == 3)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(420)
-async def test_nothing_is_lost_or_doubled_while_everything_breaks(tmp_path: Path) -> None:
-    verdict, run = await run_seed(1, tmp_path / "data", Shape(faults=20, interval=2.0, stations=16, pace=0.8))
-    assert run.total >= 12
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("kafka_nodes", "seed", "faults"), [(1, 1, 20), (3, 4, 15)])
+async def test_nothing_is_lost_or_doubled_while_everything_breaks(
+    tmp_path: Path, kafka_nodes: int, seed: int, faults: int
+) -> None:
+    shape = Shape(kafka_nodes=kafka_nodes, faults=faults, interval=1.5, stations=12, transactions=1, pace=0.8)
+    verdict, run = await run_seed(seed, tmp_path / "data", shape)
+    assert run.total >= faults // 2
     assert not verdict.problems, str(verdict)
