@@ -124,7 +124,8 @@ class Feed:
         start_ms = frame.started_ms
         if self.start_ms is None:
             observations = self._begin(frame, observations, facts)
-            self.exact = start_ms is not None  # where it began is a guess otherwise, which later events may change
+            if start_ms is None:
+                self.exact = False  # where it began is a guess, which later events may change
         elif start_ms is not None and start_ms != self.start_ms:
             self.exact = False
             return facts
@@ -161,7 +162,7 @@ class Feed:
             observations: Of all events.
         """
         feed, facts = cls(), list[Fact]()
-        ordered = sorted(observations, key=_place)
+        ordered: Sequence[Observation] = sorted(observations, key=_place)
         begin_uwh, energy_uwh = frame.begin_uwh, max(0, frame.energy_uwh)
         fell = begin_uwh is not None and frame.end_uwh is not None and begin_uwh + energy_uwh != frame.end_uwh
         left_out = False
@@ -205,7 +206,8 @@ class Feed:
             place += 1
             self.order = order
             if register is not None:
-                self._climb(frame, start_ms, register, fell=fell)
+                if not self._climb(frame, start_ms, register, fell=fell):
+                    self.exact = False
                 self.energy_uwh = 0
             state = _STATES.get(told, state)
             current = current if current_ua is None else current_ua
@@ -213,10 +215,13 @@ class Feed:
         return observations[place:]
 
     def _climb(self, frame: Frame, at_ms: int, register: int, *, fell: bool = False) -> bool:
-        """Count up to a register; `False` if it is below the last one, which then still stands."""
+        """Count up to a register; `False` if it is below the last one or the first, which then still stand."""
         if self.base_uwh is None:
-            self.begin_uwh = frame.begin_uwh
-            self.base_uwh = register if frame.begin_uwh is None or fell else min(frame.begin_uwh, register)
+            begin_uwh = frame.begin_uwh
+            if begin_uwh is not None and register < begin_uwh and not fell:
+                return False
+            self.begin_uwh = begin_uwh
+            self.base_uwh = register if begin_uwh is None or fell else begin_uwh
             self.first_ms = at_ms
         energy_uwh = register - self.base_uwh
         if energy_uwh < self.energy_uwh:

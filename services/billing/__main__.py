@@ -1,0 +1,9 @@
+"""`python -m services.billing`: one worker of the billing service."""
+
+from __future__ import annotations
+
+from busbar.service import run_service
+from services.billing.app import main
+
+if __name__ == "__main__":
+    run_service("billing", main, "127.0.0.1:9351")

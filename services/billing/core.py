@@ -1,0 +1,214 @@
+"""The fold of the billing service: an event of a session, and what the session costs after it. Pure (rule 5).
+
+Facts are taken as they come and priced together: when the session's row is due to be written, and when it is over. What
+a session costs in the end does not depend on when that was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from busbar.pricing.bill import Bill
+from busbar.pricing.engine import Pricer
+from busbar.pricing.session_facts import Feed
+from busbar.records import Result
+from services.billing import metrics
+from services.billing.cdr import cdr_result, credit_of, make_cdr
+from services.billing.decoding import Event
+from services.billing.model import FAILED, JOINED, MOST_WAITING, OPEN, PRICED, UNPRICED, Charge, State
+
+logger = logging.getLogger(__name__)
+
+NO_TARIFF = "no tariff is assigned to it"
+POWER_INTEGRAL = "its energy rests on samples of power alone, which is not billed"
+_UNATTRIBUTED = "unattributed"
+
+
+class CannotPriceError(Exception):
+    """A session has no price; the message says why."""
+
+
+def apply(state: State, event: Event) -> list[Result]:
+    """Apply one event to the state, in place, and return the charge detail records that it leads to."""
+    session_id = event.head.session_id
+    if not session_id:
+        state.count("events", event.kind)
+        return []  # a reservation that no session followed
+    partition = state.partitions[event.partition]
+    charge = partition.charges.get(session_id)
+    if charge is None:
+        charge = partition.charges[session_id] = Charge(event.head, due=True)
+    if event.sequence <= charge.sequence:
+        state.count("events", "repeated")
+        return []
+    state.count("events", event.kind)
+    partition.events.append(event)
+    if event.kind == _UNATTRIBUTED:
+        charge.sequence = event.sequence
+        state.unattributed.append(event)
+        found = event.frame.energy_uwh
+        state.count("unattributed", "found" if found > 0 else "explained", abs(found))
+        return []
+    was_final = charge.final
+    take(charge, event)
+    if event.state == "joined":
+        charge.status, charge.reason, charge.due = JOINED, "", True
+        return []
+    if not event.final:
+        if was_final:
+            charge.status, charge.reason, charge.due = OPEN, "", True
+        return []
+    charge.due = True
+    return _settle(state, charge, event)
+
+
+def take(charge: Charge, event: Event) -> None:
+    """Note what an event tells, and price nothing yet."""
+    frame, observations = event.frame, event.observations
+    charge.sequence, charge.head, charge.frame = event.sequence, event.head, frame
+    charge.state, charge.final, charge.flags = event.state, event.final, event.flags
+    charge.received_ms = event.received_ms
+    if event.kind == "started":
+        charge.offline = event.offline
+    if event.signed:
+        charge.signed += event.signed
+    charge.unwritten += observations
+    feed = charge.feed
+    facts = feed.take(frame, observations)
+    if facts:
+        charge.waiting += facts
+        if len(charge.waiting) > MOST_WAITING and (charge.reason or not event.head.tariff_id):
+            charge.waiting, feed.exact = [], False
+    if charge.price is not None and charge.priced_by != event.head.tariff:
+        charge.price, feed.exact = None, False
+
+
+def needs_facts(charge: Charge, events: Sequence[Event]) -> bool:
+    """Whether these events of a session cannot be folded without all its observations."""
+    if not charge.written or charge.loaded is not None:
+        return False
+    feed = charge.feed.copy()
+    for event in events:
+        if event.sequence <= charge.sequence or event.kind == _UNATTRIBUTED:
+            continue
+        feed.take(event.frame, event.observations)
+        if event.final and (feed.end(event.frame) is None or charge.priced_by != event.head.tariff):
+            return True
+    return False
+
+
+def price_so_far(state: State, charge: Charge) -> None:
+    """What a session that goes on costs by now; what cannot be priced is left for its end, with the reason."""
+    try:
+        with metrics.PRICING.time():
+            pricer = _pricer(state, charge)
+            if not _catch_up(charge, pricer):
+                return
+            assert charge.price is not None
+            cost = pricer.cost(charge.price)
+    except CannotPriceError as error:
+        charge.reason = str(error)
+        return
+    except Exception as error:
+        charge.reason = _bug(charge, error)
+        return
+    charge.reason = ""
+    charge.currency, charge.cost = cost.currency, (cost.excl_tax, cost.incl_tax)
+
+
+def _catch_up(charge: Charge, pricer: Pricer) -> bool:
+    """Price the facts that wait; `False` if that takes observations that are not at hand."""
+    if charge.feed.exact:
+        charge.price = pricer.advance_all(charge.price or pricer.begin(), charge.waiting)
+    else:
+        observations = charge.observations
+        if observations is None:
+            return False
+        feed, facts = Feed.replay(charge.frame._replace(ended_ms=None), observations)
+        charge.price = pricer.advance_all(pricer.begin(), facts)
+        if feed.exact:
+            charge.feed = feed
+    charge.waiting, charge.priced_by = [], charge.head.tariff
+    return True
+
+
+def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
+    """The session may be billed: a record, if it says anything else than the one that stands."""
+    before = charge.status
+    try:
+        with metrics.PRICING.time():
+            bill, feed = _bill(state, charge)
+    except CannotPriceError as error:
+        charge.status = FAILED if charge.head.tariff_id else UNPRICED
+        charge.reason = str(error)
+    except Exception as error:
+        charge.status, charge.reason = FAILED, _bug(charge, error)
+    else:
+        charge.status, charge.reason = PRICED, ""
+        charge.currency, charge.cost = bill.currency, (bill.total.excl_tax, bill.total.incl_tax)
+        return _record(state, charge, event, bill, feed)
+    if charge.status != before:
+        state.count("sessions", charge.status)
+    if not charge.number:
+        charge.cost = None
+    return []
+
+
+def _record(state: State, charge: Charge, event: Event, bill: Bill, feed: Feed) -> list[Result]:
+    cdr, digest = make_cdr(charge, bill, feed, state.policy, state.book.site(charge.head.site_id))
+    if digest == charge.digest:
+        return []
+    records = [cdr]
+    if charge.number:
+        if charge.standing is None:
+            raise RuntimeError(f"the record {charge.cdr_id} has not been loaded")
+        records.insert(0, credit_of(charge.standing, charge.received_ms))
+    state.count("sessions", "corrected" if charge.number else PRICED)
+    charge.number, charge.cdr_id, charge.digest, charge.standing = cdr.number, cdr.cdr_id, digest, cdr
+    state.cdrs += records
+    return [cdr_result(record, event.partition) for record in records]
+
+
+def _bill(state: State, charge: Charge) -> tuple[Bill, Feed]:
+    """The bill of a session that is over, and the feed that led to it.
+
+    Raises:
+        CannotPriceError: It has no tariff, or none that prices it.
+    """
+    frame = charge.frame
+    if frame.rung == "power_integral" and charge.head.tariff_id and not state.policy.bill_power_integral:
+        raise CannotPriceError(POWER_INTEGRAL)
+    pricer = _pricer(state, charge)
+    end = charge.feed.end(frame)
+    if end is not None:
+        _catch_up(charge, pricer)
+        assert charge.price is not None
+        return pricer.finish(pricer.advance(charge.price, end)), charge.feed
+    observations = charge.observations
+    if observations is None:
+        raise RuntimeError("its observations have not been loaded")
+    feed, facts = Feed.replay(frame, observations)
+    return pricer.price(facts), feed
+
+
+def _pricer(state: State, charge: Charge) -> Pricer:
+    tariff_id, version, time_zone = charge.head.tariff
+    if not tariff_id:
+        raise CannotPriceError(NO_TARIFF)
+    try:
+        return state.book.pricer(tariff_id, version, time_zone)
+    except KeyError:
+        raise CannotPriceError(f"version {version} of its tariff {tariff_id} does not exist") from None
+    except ValueError as error:
+        raise CannotPriceError(f"version {version} of its tariff {tariff_id}: {error}"[:500]) from error
+
+
+def _bug(charge: Charge, error: Exception) -> str:
+    """A session that the engine fails on is one without a price, and no reason to stop for all others."""
+    logger.error(
+        "a session could not be priced",
+        extra={"session_id": charge.head.session_id, "tariff_id": charge.head.tariff_id},
+        exc_info=error,
+    )
+    return f"pricing failed: {type(error).__name__}"

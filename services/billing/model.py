@@ -1,0 +1,271 @@
+"""The state of the fold: sessions with what they cost so far, by partition, and what a batch writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from busbar.pricing.facts import Fact
+from busbar.pricing.session_facts import Feed, Frame, Observation
+from busbar.pricing.state import SessionState
+from busbar.tariffs import TariffBook
+from services.billing.decoding import Event, Head, Signed
+
+OPEN = "open"
+PRICED = "priced"
+UNPRICED = "unpriced"
+"""It is over and has no tariff."""
+FAILED = "failed"
+"""It is over and could not be priced; the reason says why."""
+JOINED = "joined"
+"""A stop without a start that has found its session: that one is billed."""
+
+_UNKNOWN = Frame(0, None, None, 0, "none", None, None)
+
+MOST_WAITING = 256
+"""Facts that wait for a tariff; with more, the session is priced from its stored facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cdr:
+    """A charge detail record."""
+
+    cdr_id: str
+    session_id: str
+    number: int
+    credit_reference_id: str
+    """The record that a credit takes back; empty if this is none."""
+    station_id: str
+    site_id: str
+    id_token: str
+    started_ms: int
+    ended_ms: int
+    currency: str
+    total_excl: Decimal
+    total_incl: Decimal
+    energy_uwh: int
+    energy_rung: str
+    tariff_id: str
+    tariff_version: int
+    flags: tuple[str, ...]
+    ocpi: str
+    bill: str
+    updated_ms: int
+
+    @property
+    def credit(self) -> bool:
+        return bool(self.credit_reference_id)
+
+
+@dataclass(slots=True)
+class Charge:
+    """A session as billing knows it."""
+
+    head: Head
+    sequence: int = 0
+    """Of the last event that was folded."""
+    state: str = ""
+    final: bool = False
+    frame: Frame = _UNKNOWN
+    flags: list[str] = field(default_factory=list)
+    received_ms: int = 0
+    """When the newest event was received."""
+    offline: bool = False
+    """Its start was buffered while the station was offline."""
+
+    feed: Feed = field(default_factory=Feed)
+    price: SessionState | None = None
+    """What the facts come to that have been priced; `None` if none have."""
+    priced_by: tuple[str, int, str] = ("", 0, "")
+    """The tariff of `price`."""
+    waiting: list[Fact] = field(default_factory=list)
+    """Facts that have not been priced yet."""
+    unwritten: list[Observation] = field(default_factory=list)
+    """Observations that the tables lack."""
+    written: int = 0
+    """How many observations the tables have."""
+    loaded: list[Observation] | None = None
+    """Those, if they have been loaded."""
+    signed: list[Signed] = field(default_factory=list)
+
+    status: str = OPEN
+    reason: str = ""
+    currency: str = ""
+    cost: tuple[Decimal, Decimal] | None = None
+    """Before and after tax: of an open session so far, else of the record that stands."""
+    number: int = 0
+    """Records so far, credits left out."""
+    cdr_id: str = ""
+    """The record that stands."""
+    digest: str = ""
+    """Of what it says."""
+
+    # Of this process only, not stored.
+    standing: Cdr | None = None
+    """The record that stands, if it is at hand."""
+    since: int | None = None
+    """The batch from which on the tables lack something of it."""
+    due: bool = False
+    """Its row is written with this batch."""
+
+    @property
+    def observations(self) -> list[Observation] | None:
+        """All of them, or `None` if they have to be loaded."""
+        if not self.written:
+            return self.unwritten
+        return None if self.loaded is None else [*self.loaded, *self.unwritten]
+
+
+@dataclass(slots=True)
+class Partition:
+    """The sessions of a partition's stations that are at hand, and its journal."""
+
+    number: int
+    batch: int = 0
+    """Counts its batches: the next one to be written."""
+    charges: dict[str, Charge] = field(default_factory=dict)
+    begun: dict[int, list[str]] = field(default_factory=dict)
+    """By batch the sessions of which the tables lack something since then."""
+    events: list[Event] = field(default_factory=list)
+    """Folded in this batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the fold decides by, from the service's settings."""
+
+    bill_power_integral: bool = False
+    """Whether energy that only samples of power tell is billed."""
+    country_code: str = ""
+    party_id: str = ""
+    """Of the operator in OCPI, where the site does not say."""
+    journal_batches: int = 64
+    """After so many batches the rows of sessions that go on are written."""
+
+
+@dataclass(slots=True)
+class State:
+    """What a batch reads and writes."""
+
+    book: TariffBook
+    policy: Policy = field(default_factory=Policy)
+    partitions: dict[int, Partition] = field(default_factory=dict)
+    cdrs: list[Cdr] = field(default_factory=list)
+    unattributed: list[Event] = field(default_factory=list)
+    counts: dict[tuple[str, str], float] = field(default_factory=dict)
+    """What happened how often, for the metrics."""
+
+    def count(self, what: str, which: str = "", number: float = 1) -> None:
+        key = (what, which)
+        self.counts[key] = self.counts.get(key, 0) + number
+
+
+_FORMAT = 1
+
+
+def dump_charge(charge: Charge) -> bytes:
+    """The stored form."""
+    head = charge.head
+    price = charge.price
+    return orjson.dumps(
+        [
+            _FORMAT,
+            [getattr(head, name) for name in Head.__slots__],
+            charge.sequence,
+            charge.state,
+            charge.final,
+            tuple(charge.frame),
+            charge.flags,
+            charge.received_ms,
+            charge.offline,
+            _stored_feed(charge),
+            None if price is None else orjson.Fragment(price.to_bytes()),
+            charge.priced_by,
+            charge.written,
+            charge.signed,
+            charge.status,
+            charge.reason,
+            charge.currency,
+            None if charge.cost is None else [str(side) for side in charge.cost],
+            charge.number,
+            charge.cdr_id,
+            charge.digest,
+        ]
+    )
+
+
+def _stored_feed(charge: Charge) -> list[Any]:
+    """Facts that wait are not stored: without them, pricing begins anew from the observations."""
+    if not charge.waiting:
+        return charge.feed.to_list()
+    feed = charge.feed.copy()
+    feed.exact = False
+    return feed.to_list()
+
+
+def load_charge(raw: bytes) -> Charge:
+    """Read the stored form. Raises `ValueError` for another version's."""
+    stored_format, *values = orjson.loads(raw)
+    if stored_format != _FORMAT:
+        raise ValueError(f"a session of format {stored_format}, not {_FORMAT}")
+    (
+        head,
+        sequence,
+        state,
+        final,
+        frame,
+        flags,
+        received_ms,
+        offline,
+        feed,
+        price,
+        priced_by,
+        written,
+        signed,
+        status,
+        reason,
+        currency,
+        cost,
+        number,
+        cdr_id,
+        digest,
+    ) = values
+    return Charge(
+        head=Head(*head),
+        sequence=sequence,
+        state=state,
+        final=final,
+        frame=Frame(*frame),
+        flags=flags,
+        received_ms=received_ms,
+        offline=offline,
+        feed=Feed.from_list(feed),
+        price=None if price is None else SessionState.from_bytes(orjson.dumps(price)),
+        priced_by=(priced_by[0], priced_by[1], priced_by[2]),
+        written=written,
+        signed=[_signed(each) for each in signed],
+        status=status,
+        reason=reason,
+        currency=currency,
+        cost=None if cost is None else (Decimal(cost[0]), Decimal(cost[1])),
+        number=number,
+        cdr_id=cdr_id,
+        digest=digest,
+    )
+
+
+def _signed(value: Sequence[Any]) -> Signed:
+    at_ms, context, data, encoding, signing, key = value
+    return at_ms, context, data, encoding, signing, key
+
+
+def add_batch(partition: Partition, charges: Iterable[Charge]) -> None:
+    """Note since which batch the tables lack something of these sessions."""
+    for charge in charges:
+        if charge.since is None:
+            charge.since = partition.batch
+            partition.begun.setdefault(partition.batch, []).append(charge.head.session_id)

@@ -1,0 +1,171 @@
+"""The billing service as the stream runtime sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from busbar.records import Record, Result
+from busbar.stream.interfaces import StoreCall
+from busbar.tariffs import TariffBook
+from services.billing import metrics
+from services.billing.core import apply, needs_facts, take
+from services.billing.decoding import Event, read_event
+from services.billing.model import Charge, Partition, Policy, State, add_batch
+from services.billing.store import due_charges, load_cdrs, load_charges, load_facts, load_journal, store_call
+
+SESSION_EVENTS_TOPIC = "csms.session-events"
+_CONFIGURATION_SECONDS = 5.0
+_MOST_CHARGES = 50_000
+
+
+class BillingProcessor:
+    """Folds the events of sessions into what they cost, and into charge detail records.
+
+    Sessions that go on stay in memory. What is handed to a batch leaves it and comes back once the batch is committed;
+    whatever else happens, it is loaded again.
+
+    Args:
+        book: The tariffs and sites that are configured.
+    """
+
+    group = "billing"
+    topics: Sequence[str] = (SESSION_EVENTS_TOPIC,)
+
+    def __init__(self, book: TariffBook, policy: Policy | None = None) -> None:
+        self._book = book
+        self._policy = policy or Policy()
+        self._partitions: dict[int, Partition] = {}
+        self._next_configuration = 0.0
+
+    def decode(self, record: Record) -> Event:
+        return read_event(record.value or b"", record.partition)
+
+    async def load(self, connection: Any, events: Sequence[Event]) -> State:
+        if time.monotonic() >= self._next_configuration:
+            self._next_configuration = time.monotonic() + _CONFIGURATION_SECONDS
+            await self._book.refresh(connection)
+        state = State(self._book, self._policy)
+        by_partition: dict[int, dict[str, list[Event]]] = {}
+        for event in events:
+            sessions = by_partition.setdefault(event.partition, {})
+            if event.head.session_id:
+                sessions.setdefault(event.head.session_id, []).append(event)
+        unknown = []
+        for number in by_partition:
+            known = self._partitions.pop(number, None)
+            if known is None:
+                unknown.append(number)
+            state.partitions[number] = Partition(number) if known is None else known
+        await self._load_partitions(connection, state, unknown)
+        await self._load_sessions(connection, state, by_partition)
+        return state
+
+    async def _load_partitions(self, connection: Any, state: State, numbers: Sequence[int]) -> None:
+        """What the journal holds of partitions that are new here."""
+        if not numbers:
+            return
+        journal = [
+            (state.partitions[number], batch, [read_event(raw, number) for raw in values])
+            for number, batch, values in await load_journal(connection, numbers)
+        ]
+        ids = {event.head.session_id for _, _, events in journal for event in events}
+        charges = await load_charges(connection, ids)
+        for partition, batch, events in journal:
+            partition.batch = batch
+            touched = []
+            for event in events:
+                session_id = event.head.session_id
+                charge = charges.get(session_id)
+                if charge is not None and event.sequence > charge.sequence:
+                    take_again(charge, event)
+                    partition.charges[session_id] = charge
+                    touched.append(charge)
+            add_batch(partition, touched)
+            partition.batch = batch + 1
+
+    async def _load_sessions(
+        self, connection: Any, state: State, by_partition: dict[int, dict[str, list[Event]]]
+    ) -> None:
+        """The sessions that the batch needs, with facts and records where they will be needed."""
+        unknown = {
+            session_id: state.partitions[number]
+            for number, sessions in by_partition.items()
+            for session_id in sessions
+            if session_id not in state.partitions[number].charges
+        }
+        for session_id, charge in (await load_charges(connection, unknown)).items():
+            unknown[session_id].charges[session_id] = charge
+        whole: list[Charge] = []
+        recorded: list[Charge] = []
+        tariffs = set()
+        for number, sessions in by_partition.items():
+            partition = state.partitions[number]
+            for session_id, events in sessions.items():
+                found = partition.charges.get(session_id)
+                tariffs |= {event.head.tariff[:2] for event in events if event.head.tariff_id}
+                if found is not None:
+                    if needs_facts(found, events):
+                        whole.append(found)
+                    if found.cdr_id and found.standing is None:
+                        recorded.append(found)
+            for charge in due_charges(partition, self._policy.journal_batches):
+                tariffs.add(charge.head.tariff[:2])
+                if not charge.feed.exact and charge.written and charge.loaded is None:
+                    whole.append(charge)
+        await load_facts(connection, whole)
+        await load_cdrs(connection, recorded)
+        await self._book.load(connection, (each for each in tariffs if each[0]))
+
+    def fold(self, state: State, event: Event) -> Iterable[Result]:
+        return apply(state, event)
+
+    def store_call(self, state: State) -> StoreCall:
+        """Everything in one call, whatever the size of the batch."""
+        call = store_call(state)
+        metrics.count(state)
+        return call
+
+    async def store(self, connection: Any, state: State) -> None:
+        call = self.store_call(state)
+        places = ", ".join(f"${index + 1}" for index in range(len(call.arguments)))
+        await connection.execute(f"SELECT {call.function}({places})", *call.arguments)
+
+    def committed(self, state: State) -> None:
+        """The batch of this state is committed: the next one need not load it again."""
+        for number, partition in state.partitions.items():
+            for event in partition.events:
+                charge = partition.charges.get(event.head.session_id)
+                if charge is not None and _is_over(charge):
+                    del partition.charges[event.head.session_id]
+            for charge in partition.charges.values():
+                if charge.due:
+                    charge.due, charge.loaded = False, None
+            partition.events.clear()
+            if len(partition.charges) > _MOST_CHARGES:
+                partition.charges = {key: each for key, each in partition.charges.items() if each.since is not None}
+            self._partitions[number] = partition
+
+    def lost(self) -> None:
+        """Partitions are not owned any more, or what the last commit did is not known: keep nothing."""
+        self._partitions.clear()
+
+    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
+        return ()
+
+    def partition_of_event(self, event: Event) -> int:
+        return event.partition
+
+
+def take_again(charge: Charge, event: Event) -> None:
+    """Fold an event of the journal: what it led to is committed."""
+    if event.kind == "unattributed":
+        charge.sequence = event.sequence
+    else:
+        take(charge, event)
+
+
+def _is_over(charge: Charge) -> bool:
+    """Few events follow, if any: it is loaded again for them."""
+    return charge.since is None and (charge.final or charge.state == "joined")

@@ -1,0 +1,252 @@
+"""PostgreSQL: what a batch needs, and what it has changed, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from struct import Struct
+from typing import Any
+
+from busbar.pricing.session_facts import dump_observations, load_observations
+from busbar.stream.interfaces import StoreCall
+from services.billing.core import price_so_far
+from services.billing.decoding import Event
+from services.billing.model import OPEN, Cdr, Charge, Partition, State, add_batch, dump_charge, load_charge
+
+STORE_FUNCTION = "billing.store"
+
+SESSIONS = "SELECT session_id, fold FROM billing.sessions WHERE session_id = ANY($1::uuid[])"
+
+FACTS = """
+SELECT session_id, facts
+  FROM billing.facts
+ WHERE session_id = ANY($1::uuid[])
+ ORDER BY session_id, sequence
+"""
+
+JOURNAL = """
+SELECT partition, batch, entries
+  FROM billing.journal
+ WHERE partition = ANY($1::int[])
+ ORDER BY partition, batch
+"""
+
+CDRS = """
+SELECT cdr_id, session_id, number, station_id, site_id, id_token, started_at, ended_at, currency, total_excl,
+       total_incl, energy_wh, energy_rung, tariff_id, tariff_version, flags, ocpi, bill, last_updated
+  FROM billing.cdrs
+ WHERE cdr_id = ANY($1::text[])
+"""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_LENGTH = Struct(">I")
+
+
+async def load_charges(connection: Any, session_ids: Collection[str]) -> dict[str, Charge]:
+    """The sessions among these that there are."""
+    if not session_ids:
+        return {}
+    rows = await connection.fetch(SESSIONS, list(session_ids))
+    return {str(session_id): load_charge(fold) for session_id, fold in rows}
+
+
+async def load_facts(connection: Any, charges: Iterable[Charge]) -> None:
+    """Give these sessions the observations that the tables have of them."""
+    wanted = {charge.head.session_id: charge for charge in charges}
+    if not wanted:
+        return
+    for charge in wanted.values():
+        charge.loaded = []
+    for session_id, facts in await connection.fetch(FACTS, list(wanted)):
+        loaded = wanted[str(session_id)].loaded
+        assert loaded is not None
+        loaded += load_observations(facts)
+
+
+async def load_cdrs(connection: Any, charges: Iterable[Charge]) -> None:
+    """Give these sessions the record that stands."""
+    wanted = {charge.cdr_id: charge for charge in charges}
+    if wanted:
+        for row in await connection.fetch(CDRS, list(wanted)):
+            wanted[row["cdr_id"]].standing = _cdr(row)
+
+
+async def load_journal(connection: Any, partitions: Sequence[int]) -> list[tuple[int, int, list[bytes]]]:
+    """(partition, batch, values of records), in order."""
+    rows = await connection.fetch(JOURNAL, list(partitions))
+    return [(partition, batch, unpack_entries(entries)) for partition, batch, entries in rows]
+
+
+def pack_entries(values: Iterable[bytes]) -> bytes:
+    """Values one behind the other, each after its length."""
+    return b"".join([part for value in values for part in (_LENGTH.pack(len(value)), value)])
+
+
+def unpack_entries(packed: bytes) -> list[bytes]:
+    """What `pack_entries` has packed."""
+    found, position = [], 0
+    while position < len(packed):
+        (length,) = _LENGTH.unpack_from(packed, position)
+        position += _LENGTH.size
+        found.append(packed[position : position + length])
+        position += length
+    return found
+
+
+def store_call(state: State) -> StoreCall:
+    """Everything that the batch has changed, as one call."""
+    charges: list[Charge] = []
+    journal = []
+    for partition in state.partitions.values():
+        if partition.events or due_charges(partition, state.policy.journal_batches):
+            charges += _settle(state, partition)
+            journal.append(_journal(partition, state.policy.journal_batches))
+            partition.batch += 1
+    facts = [_facts(charge) for charge in charges if charge.unwritten]
+    arguments = (
+        *_columns(charges, _SESSION_COLUMNS),
+        *([row[place] for row in facts] for place in range(3)),
+        *_columns(state.cdrs, _CDR_COLUMNS),
+        *_columns(state.unattributed, _UNATTRIBUTED_COLUMNS),
+        *([row[place] for row in journal] for place in range(4)),
+    )
+    return StoreCall(STORE_FUNCTION, arguments)
+
+
+def due_charges(partition: Partition, journal_batches: int) -> list[Charge]:
+    """The sessions whose rows must be written with this batch, because the journal forgets what they lack."""
+    last, found = partition.batch - journal_batches, []
+    for batch, session_ids in partition.begun.items():
+        if batch <= last:
+            charges = (partition.charges.get(session_id) for session_id in session_ids)
+            found += [charge for charge in charges if charge is not None and charge.since == batch]
+    return found
+
+
+def _facts(charge: Charge) -> tuple[str, int, bytes]:
+    """A row of what the tables lack; they have it from now on."""
+    row = (charge.head.session_id, charge.sequence, dump_observations(charge.unwritten))
+    charge.written += len(charge.unwritten)
+    if charge.loaded is not None:
+        charge.loaded += charge.unwritten
+    charge.unwritten = []
+    return row
+
+
+def _settle(state: State, partition: Partition) -> list[Charge]:
+    """The sessions to be written; the others are noted for the journal."""
+    touched = {event.head.session_id: partition.charges[event.head.session_id] for event in partition.events}
+    late = due_charges(partition, state.policy.journal_batches)
+    for batch in [each for each in partition.begun if each <= partition.batch - state.policy.journal_batches]:
+        del partition.begun[batch]
+    for charge in late:
+        charge.due = True
+    written = {charge.head.session_id: charge for charge in (*late, *touched.values()) if charge.due}
+    for charge in written.values():
+        charge.since = None
+        if charge.status == OPEN:
+            price_so_far(state, charge)
+    add_batch(partition, (charge for charge in touched.values() if not charge.due))
+    return list(written.values())
+
+
+def _journal(partition: Partition, journal_batches: int) -> tuple[int, int, int, bytes]:
+    charges = partition.charges
+    entries = pack_entries(event.raw for event in partition.events if not charges[event.head.session_id].due)
+    return partition.number, partition.batch, partition.batch - journal_batches, entries
+
+
+def _columns(rows: Sequence[Any], columns: Sequence[Callable[[Any], Any]]) -> Iterable[list[Any]]:
+    return ([column(row) for row in rows] for column in columns)
+
+
+_SESSION_COLUMNS: Sequence[Callable[[Charge], Any]] = (
+    lambda charge: charge.head.session_id,
+    lambda charge: charge.head.station_id,
+    lambda charge: charge.head.transaction_id,
+    lambda charge: charge.head.site_id,
+    lambda charge: charge.head.evse_id,
+    lambda charge: charge.head.connector_id,
+    lambda charge: charge.head.id_token,
+    lambda charge: charge.head.id_token_type,
+    lambda charge: charge.head.ocpp_version,
+    lambda charge: charge.status,
+    lambda charge: charge.reason,
+    lambda charge: charge.head.tariff_id,
+    lambda charge: charge.head.tariff_version,
+    lambda charge: charge.head.time_zone,
+    lambda charge: charge.currency,
+    lambda charge: charge.cost and charge.cost[0],
+    lambda charge: charge.cost and charge.cost[1],
+    lambda charge: charge.frame.energy_uwh,
+    lambda charge: charge.frame.rung,
+    lambda charge: charge.frame.started_ms,
+    lambda charge: charge.frame.ended_ms,
+    lambda charge: charge.cdr_id,
+    lambda charge: charge.number,
+    lambda charge: ",".join(charge.flags),
+    lambda charge: charge.received_ms,
+    dump_charge,
+)
+_CDR_COLUMNS: Sequence[Callable[[Cdr], Any]] = (
+    lambda cdr: cdr.cdr_id,
+    lambda cdr: cdr.session_id,
+    lambda cdr: cdr.number,
+    lambda cdr: cdr.credit_reference_id,
+    lambda cdr: cdr.station_id,
+    lambda cdr: cdr.site_id,
+    lambda cdr: cdr.id_token,
+    lambda cdr: cdr.started_ms,
+    lambda cdr: cdr.ended_ms,
+    lambda cdr: cdr.currency,
+    lambda cdr: cdr.total_excl,
+    lambda cdr: cdr.total_incl,
+    lambda cdr: cdr.energy_uwh,
+    lambda cdr: cdr.energy_rung,
+    lambda cdr: cdr.tariff_id,
+    lambda cdr: cdr.tariff_version,
+    lambda cdr: ",".join(cdr.flags),
+    lambda cdr: cdr.ocpi,
+    lambda cdr: cdr.bill,
+    lambda cdr: cdr.updated_ms,
+)
+_UNATTRIBUTED_COLUMNS: Sequence[Callable[[Event], Any]] = (
+    lambda event: event.event_id,
+    lambda event: event.head.station_id,
+    lambda event: event.head.evse_id,
+    lambda event: event.frame.energy_uwh,
+    lambda event: event.frame.begin_uwh,
+    lambda event: event.frame.end_uwh,
+    lambda event: event.frame.at_ms,
+    lambda event: event.head.session_id,
+)
+
+
+def _cdr(row: Any) -> Cdr:
+    return Cdr(
+        cdr_id=row["cdr_id"],
+        session_id=str(row["session_id"]),
+        number=row["number"],
+        credit_reference_id="",
+        station_id=row["station_id"],
+        site_id=row["site_id"] or "",
+        id_token=row["id_token"] or "",
+        started_ms=_milliseconds(row["started_at"]),
+        ended_ms=_milliseconds(row["ended_at"]),
+        currency=row["currency"],
+        total_excl=row["total_excl"],
+        total_incl=row["total_incl"],
+        energy_uwh=int(row["energy_wh"].scaleb(6)),
+        energy_rung=row["energy_rung"],
+        tariff_id=row["tariff_id"],
+        tariff_version=row["tariff_version"],
+        flags=tuple(row["flags"]),
+        ocpi=row["ocpi"],
+        bill=row["bill"],
+        updated_ms=_milliseconds(row["last_updated"]),
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MILLISECOND
