@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from busbar.local.errors import StackError
+from busbar.local.kafka import KafkaCluster, node_settings
 from busbar.local.ports import free_port
 from busbar.local.process import Process
-from busbar.local.supervisor import BackOff, Rank, ServiceChild, Supervisor, how_it_ended
+from busbar.local.supervisor import BackOff, KafkaChild, Rank, ServiceChild, Supervisor, how_it_ended
 
 RUNS_ON = "import time; time.sleep(60)"
 CRASHES = "raise SystemExit(3)"
@@ -165,3 +166,19 @@ async def test_who_is_not_ready_is_named_with_its_reason(tmp_path: Path) -> None
     with pytest.raises(StackError, match=r"^sessions-1 is not ready after 1.5 s: kafka: no broker yet; see "):
         await supervisor.wait_ready(1.5)
     await supervisor.stop()
+
+
+def test_each_node_of_a_cluster_is_a_child_of_its_own(tmp_path: Path) -> None:
+    assert KafkaChild(KafkaCluster(tmp_path)).name == "kafka"
+    cluster = KafkaCluster(tmp_path, nodes=3)
+    assert [KafkaChild(cluster, number).name for number in cluster.nodes] == ["kafka-1", "kafka-2", "kafka-3"]
+
+
+def test_three_nodes_keep_every_record_three_times_and_need_two(tmp_path: Path) -> None:
+    nodes = list(KafkaCluster(tmp_path, nodes=3, detours=["TESTED"]).nodes.values())
+    settings = node_settings(nodes[1], nodes)
+    assert (settings["default.replication.factor"], settings["min.insync.replicas"]) == ("3", "2")
+    detour = nodes[1].detours["TESTED"]
+    assert f"TESTED://127.0.0.1:{detour.port}," in settings["listeners"]
+    assert settings["advertised.listeners"].endswith(f",TESTED://127.0.0.1:{detour.advertised_port}")
+    assert "TESTED:PLAINTEXT" in settings["listener.security.protocol.map"]
