@@ -117,6 +117,7 @@ class TariffBook:
         self._stored: dict[tuple[str, int], StoredVersion] = {}
         self._histories = _Histories()
         self._assignments: dict[tuple[Scope, str], list[Assignment]] = {}
+        self._connectors: dict[str, list[str]] = {}
         self._sites: dict[str, Site] = {}
         self._pricers: dict[tuple[str, int, str], Pricer] = {}
 
@@ -170,6 +171,10 @@ class TariffBook:
         self._assignments = {}
         for assignment in configuration.assignments:
             self._assignments.setdefault((assignment.scope, assignment.subject), []).append(assignment)
+        self._connectors = {}
+        for scope, subject in self._assignments:
+            if scope is Scope.CONNECTOR:
+                self._connectors.setdefault(station_of(subject), []).append(subject)
         self._sites = {site.site_id: site for site in configuration.sites}
         self._revision = configuration.revision
 
@@ -181,6 +186,22 @@ class TariffBook:
             assignment for subject in session.subjects().items() for assignment in self._assignments.get(subject, ())
         ]
         return decide(session, mine, self._histories) if mine else _NONE
+
+    def next_decision_ms(self, session: SessionStart) -> int | None:
+        """When `decide` may choose otherwise for such a session, if nobody changes the configuration until then."""
+        instants: set[int | None] = set()
+        for subject in session.subjects().items():
+            for assignment in self._assignments.get(subject, ()):
+                instants |= {assignment.valid_from_ms, assignment.valid_until_ms}
+                history = self._histories.get(assignment.tariff_id)
+                for version in history.versions if history else ():
+                    own = version.tariff
+                    instants |= {version.valid_from_ms, own.valid_from_ms, own.valid_until_ms}
+        return min((at_ms for at_ms in instants if at_ms is not None and at_ms > session.at_ms), default=None)
+
+    def connectors_of(self, station_id: str) -> list[str]:
+        """The subjects of a station's connectors that tariffs are assigned to."""
+        return self._connectors.get(station_id, [])
 
     def version(self, tariff_id: str, version: int) -> StoredVersion | None:
         """A version that was read."""
@@ -261,6 +282,13 @@ def _history(tariff_id: str, stored: Iterable[StoredVersion]) -> TariffHistory:
 
 
 _NONE = Decision(None, None, ())
+
+
+def station_of(subject: str) -> str:
+    """The station that a connector's subject names: `STATION/2` or `STATION/1/2`."""
+    station_id, _, rest = subject.rpartition("/")
+    head, _, evse_id = station_id.rpartition("/")
+    return head if head and rest.isdigit() and evse_id.isdigit() else station_id
 
 
 def _assignment(row: Mapping[str, Any]) -> Assignment:

@@ -148,7 +148,8 @@ def _action_topics(table: Mapping[str, Any], actions: Mapping[str, Any]) -> Iter
         for action, row in actions[version.label].items():
             if not isinstance(row, dict):
                 continue  # csms_actions: what the CSMS asks of stations travels on csms.commands
-            entry = {**table["actions"], **table["actions"].get("overrides", {}).get(action, {})}
+            overrides = table["actions"].get("overrides", {})
+            entry = {**table["actions"], **overrides.get(action, {}), **overrides.get(f"{version.label}.{action}", {})}
             # The edge answers its own actions before they are published, so it does not read them back.
             owner = () if row["owner"] == "edge" else (row["owner"],)
             yield _topic(

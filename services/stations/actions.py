@@ -25,7 +25,7 @@ from services.stations.effects import (
     reported_variables,
     withdraw,
 )
-from services.stations.reading import integer, items, mapping, text
+from services.stations.reading import items, mapping, text
 from services.stations.state import State
 from services.stations.status import availability_events, status_notification_2, status_notification_16
 
@@ -70,13 +70,6 @@ def answer_chain_status(state: State, call: StationCall) -> dict[str, Any]:
             for request in items(call.payload.get("certificateStatusRequests"))
         ]
     }
-
-
-def answer_vat_number(state: State, call: StationCall) -> dict[str, Any]:
-    """Spec: OCPP 2.1 C25: the number asked about comes back; no checker is configured, so it is not confirmed."""
-    told = {"vatNumber": text(call.payload.get("vatNumber")) or "", "status": "Rejected", "statusInfo": UNSUPPORTED}
-    evse_id = integer(call.payload.get("evseId"))
-    return told if evse_id is None else {**told, "evseId": evse_id}
 
 
 def _texts(payload: Mapping[str, Any], *names: str) -> dict[str, str]:
@@ -149,11 +142,9 @@ _FROM_21: dict[str, Action] = {
     ),
     "NotifyPeriodicEventStream": does(None, document("event-stream-data", by("id"))),
     "NotifyPriorityCharging": does(DONE, keep, document("priority-charging", by("transactionId"))),
-    "NotifySettlement": does(DONE, keep, document("settlement", by("pspRef"))),
     "OpenPeriodicEventStream": does(ACCEPTED, document("event-stream", stream_key)),
     "PullDynamicScheduleUpdate": does(REJECTED, keep),
     "ReportDERControl": does(DONE, der_controls),
-    "VatNumberValidation": does(answer_vat_number, keep),
 }
 
 ACTIONS: Mapping[Version, Mapping[str, Action]] = {

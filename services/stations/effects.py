@@ -19,7 +19,7 @@ Effect = Callable[[State, StationCall], Iterable[Result]]
 Key = Callable[[Mapping[str, Any]], str]
 """What tells documents of one kind apart."""
 
-DATED = ("timestamp", "generatedAt", "settlementTime")
+DATED = ("timestamp", "generatedAt")
 """Fields that date a notification: one that has any is the same fact however often it is sent."""
 
 

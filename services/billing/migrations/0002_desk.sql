@@ -40,12 +40,14 @@ COMMENT ON TABLE billing.cost_refusals IS
 
 CREATE TABLE billing.tariff_stations (
     station_id text PRIMARY KEY,
-    booted_at timestamptz NOT NULL,              -- the boot that it was last looked at for
+    state text NOT NULL,                         -- booted (what it holds is not known), queried (it has been asked),
+                                                 -- known, or unsupported (it takes no tariffs)
+    booted_at timestamptz NOT NULL,
     revision bigint NOT NULL,                    -- of the configuration that its tariffs follow
-    look_at timestamptz,                         -- when they may be others without a change of the configuration
+    look_at timestamptz,                         -- when to look again without a change of the configuration
     query_id uuid,                               -- the GetTariffs that is on its way
-    attempts int NOT NULL DEFAULT 0,             -- of commands since the boot
-    problem text                                 -- why no tariffs can be installed there
+    attempts int NOT NULL DEFAULT 0,             -- commands since the boot
+    problem text                                 -- why it takes no tariffs
 ) WITH (fillfactor = 70);
 CREATE INDEX tariff_stations_revision ON billing.tariff_stations (revision);
 CREATE INDEX tariff_stations_look ON billing.tariff_stations (look_at) WHERE look_at IS NOT NULL;

@@ -95,11 +95,6 @@ def test_certificates_are_refused_in_the_words_of_each_action() -> None:
     assert chain["certificateHashData"]["serialNumber"] == "text"
 
 
-def test_a_vat_number_comes_back_unconfirmed() -> None:
-    told = answer(fold(new_state(), event(Version.V21, "VatNumberValidation", {"vatNumber": "DE123", "evseId": 2})))
-    assert (told["vatNumber"], told["evseId"], told["status"]) == ("DE123", 2, "Rejected")
-
-
 def test_what_the_schema_does_not_know_never_comes_back_to_the_station() -> None:
     payload = fullest(Version.V21, "GetCertificateChainStatus")
     payload["certificateStatusRequests"][0]["certificateHashData"]["vendorField"] = "kept, and not told"
