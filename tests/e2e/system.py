@@ -7,7 +7,7 @@ import base64
 import json
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,28 @@ from urllib.parse import quote
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from busbar.local.figures import Scrape
 from busbar.local.runfile import RunFile
-from busbar.local.stack import Options, Stack
+from busbar.local.services import Instance
+from busbar.local.stack import READY_SECONDS, Options, Stack
+from busbar.local.supervisor import Child
 
 Document = dict[str, Any]
+
+
+Settings = Mapping[str, Mapping[str, str]]
+"""Settings of processes beside the usual ones, by service."""
+
+
+class SetStack(Stack):
+    """A stack with settings of a test's own."""
+
+    def __init__(self, options: Options, say: Callable[[str], None], settings: Settings) -> None:
+        super().__init__(options, say)
+        self._settings = settings
+
+    async def settings_of(self, instance: Instance) -> Mapping[str, str]:
+        return self._settings.get(instance.service, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +91,48 @@ class System:
         listed = await self.get(f"/v1/transactions?station={quote(station_id)}")
         return [await self.get(f"/v1/transactions/{each['session_id']}") for each in reversed(listed["items"])]
 
+    async def stop_service(self, service: str) -> None:
+        """End all processes of a service in an orderly way."""
+        await asyncio.gather(*(child.stop() for child in self._children(service)))
+
+    async def start_service(self, service: str) -> None:
+        """Start them again, and wait until they are ready."""
+        for child in self._children(service):
+            await child.start()
+        await self.stack.supervisor.wait_ready(READY_SECONDS)
+
+    def _children(self, service: str) -> list[Child]:
+        return [child for child in self.stack.supervisor.children if child.name.rpartition("-")[0] == service]
+
+    async def metrics(self, service: str) -> Scrape:
+        """The metrics of all processes of a service, added up."""
+        scrape = Scrape()
+        for entry in self.run.services:
+            if entry.service == service and entry.metrics_url is not None:
+                status, text = await asyncio.to_thread(_read, entry.metrics_url)
+                assert status == 200, text
+                scrape.add(text)
+        return scrape
+
+    async def readiness(self, service: str) -> list[tuple[int, Document]]:
+        """What `/readyz` of each process of a service says: the status and the problems."""
+        urls = [entry.metrics_url for entry in self.run.services if entry.service == service]
+        found = []
+        for url in urls:
+            assert url is not None
+            status, text = await asyncio.to_thread(_read, url.removesuffix("/metrics") + "/readyz")
+            found.append((status, json.loads(text)["problems"]))
+        return found
+
+
+def _read(url: str) -> tuple[int, str]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=60) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
 
 def _open(request: urllib.request.Request) -> tuple[int, Document]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -84,8 +144,14 @@ def _open(request: urllib.request.Request) -> tuple[int, Document]:
 
 
 @asynccontextmanager
-async def running(folder: Path, bootstrap_servers: str, database_url: str, **processes: int) -> AsyncIterator[System]:
-    """Every service as a process of its own, on these servers."""
+async def running(
+    folder: Path,
+    bootstrap_servers: str | None,
+    database_url: str,
+    settings: Settings | None = None,
+    **processes: int,
+) -> AsyncIterator[System]:
+    """Every service as a process of its own, on these servers; without a Kafka it gets one of its own."""
     said: list[str] = []
     options = Options(
         folder=folder,
@@ -94,7 +160,7 @@ async def running(folder: Path, bootstrap_servers: str, database_url: str, **pro
         kafka_bootstrap_servers=bootstrap_servers,
         database_url=database_url,
     )
-    stack = Stack(options, said.append)
+    stack = SetStack(options, said.append, settings or {})
     try:
         await stack.start()
         yield System(stack)
