@@ -1,0 +1,108 @@
+"""Whatever the batches, the restarts and the repeats: the same records, byte for byte."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from busbar.avro import encode
+from busbar.pricing.jsontext import parse_json
+from tests.unit.services.billing.scenario import TARIFFS, random_sessions
+from tests.unit.services.billing.world import World
+
+
+def records(world: World) -> dict[str, Any]:
+    """What was produced, by key; what is produced twice is the same."""
+    found: dict[str, Any] = {}
+    for result in world.results:
+        key = result.key.decode()
+        told = (result.value, result.partition, result.timestamp_ms)
+        assert found.setdefault(key, told) == told
+    return found
+
+
+def expected(events: list[tuple[bytes, int]]) -> World:
+    world = World(TARIFFS)
+    world.raw_batch(events)
+    return world
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), data=st.data(), journal_batches=st.sampled_from([1, 2, 5, 64]))
+def test_records_do_not_depend_on_batches_restarts_and_repeats(
+    seed: int, data: st.DataObject, journal_batches: int
+) -> None:
+    events = [
+        (encode("csms.SessionEvent", event), int(station[-1]) % 3) for station, event in random_sessions(seed, 12)
+    ]
+    whole = expected(events)
+    world = World(TARIFFS, journal_batches=journal_batches)
+    chance = Random(data.draw(st.integers(0, 10**6)))
+    place = 0
+    while place < len(events):
+        size = chance.choice((1, 1, 2, 7, 30))
+        fate = chance.random()
+        batch = events[place : place + size]
+        if fate < 0.1:
+            world.raw_batch(batch, commit=False)
+            continue
+        if fate < 0.2:
+            world.restart()
+        if fate > 0.9 and place:
+            batch = [*events[max(0, place - 5) : place], *batch]
+        world.raw_batch(batch)
+        place += size
+    assert world.tables.cdrs == whole.tables.cdrs
+    assert records(world) == records(whole)
+    assert world.tables.unattributed == whole.tables.unattributed
+    known = {key: (row["status"], row["cdr_id"], row["cdr_count"]) for key, row in whole.tables.sessions.items()}
+    assert {
+        key: (row["status"], row["cdr_id"], row["cdr_count"]) for key, row in world.tables.sessions.items()
+    } == known
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_records_say_what_their_session_has_and_lines_add_up(seed: int) -> None:
+    sessions = random_sessions(seed, 10)
+    world = expected([(encode("csms.SessionEvent", event), 0) for _, event in sessions])
+    last = {event["session_id"]: event for _, event in sessions}
+    for session_id, event in last.items():
+        row = world.session(session_id)
+        cdrs = [cdr for cdr in world.tables.cdrs.values() if cdr["session_id"] == session_id]
+        if not event["final"]:
+            assert row["status"] == "open"
+            continue
+        if event["tariff_id"] in ("", "GONE"):
+            assert (row["status"], cdrs) == ("unpriced" if not event["tariff_id"] else "failed", [])
+            continue
+        assert row["status"] == "priced"
+        standing = world.tables.cdrs[row["cdr_id"]]
+        assert sum((cdr["total_incl"] for cdr in cdrs), Decimal(0)) == standing["total_incl"] == row["cost_incl"]
+        assert len(cdrs) == 2 * row["cdr_count"] - 1
+        assert standing["energy"] == event["energy_wh"] * 10**6
+        assert (standing["started"], standing["ended"]) == (event["started_at"], event["ended_at"])
+        bill = parse_json(standing["bill"])
+        for side in ("excl_tax", "incl_tax"):
+            assert sum(line[side] for line in bill["lines"]) == bill["total"][side]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_running_cost_is_never_above_what_it_costs_in_the_end(seed: int) -> None:
+    events = random_sessions(seed, 3)
+    world = World(TARIFFS, journal_batches=1)
+    running: dict[str, list[Decimal]] = {}
+    for _, event in events:
+        corrects = event["kind"] == "corrected"
+        world.batch(event)
+        world.batch()
+        row = world.session(event["session_id"])
+        if row["status"] == "open" and row["cost_incl"] is not None:
+            running.setdefault(event["session_id"], []).append(row["cost_incl"])
+        if row["status"] == "priced" and not corrects:
+            assert max(running.get(event["session_id"], [Decimal(0)])) <= row["cost_incl"]
