@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import click
 
-from busbar.cli._kafka import run_file_option
-from busbar.local.errors import StackError
-from busbar.local.runfile import RunFile
+from busbar.cli._api import Api, RefusedError, api_options
 
 EXIT_ERROR_ANSWER = 1
 EXIT_NOT_DELIVERED = 3
@@ -31,11 +27,10 @@ NETWORK_SLACK_SECONDS = 15.0
 @click.option("--park", is_flag=True, help="If the station is offline, wait until it returns.")
 @click.option("--priority", default=0, show_default=True, help="Higher goes first.")
 @click.option("--idempotency-key", help="The same key again is the same command.")
-@click.option("--api-url", envvar="BUSBAR_API_URL", show_envvar=True, help="That of the running stack unless given.")
-@click.option("--key", envvar="BUSBAR_API_KEY", show_envvar=True, help="API key; that of the stack unless given.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole response.")
-@run_file_option
+@api_options
 def command(
+    api: Api,
     station: str,
     action: str,
     payload: str,
@@ -44,10 +39,7 @@ def command(
     park: bool,
     priority: int,
     idempotency_key: str | None,
-    api_url: str | None,
-    key: str | None,
     as_json: bool,
-    run_file: Path,
 ) -> None:
     """Send the command ACTION to STATION and show what it answers.
 
@@ -62,17 +54,17 @@ def command(
     busbar send DEMO-0002 GetVariables @variables.json --wait 60
     """
     body = read_payload(payload)
-    if api_url is None or key is None:
-        running = RunFile.read(run_file)
-        api_url, key = api_url or running.api_url, key or running.admin_key
-    query: dict[str, Any] = {"wait": wait, "priority": priority, "park": str(park).lower()}
-    if timeout is not None:
-        query["timeout"] = timeout
-    path = f"/v1/stations/{quote(station, safe='')}/commands/{quote(action, safe='')}?{urlencode(query)}"
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    if idempotency_key is not None:
-        headers["Idempotency-Key"] = idempotency_key
-    document = post(api_url.rstrip("/") + path, headers, body, (timeout or wait) + NETWORK_SLACK_SECONDS)
+    path = f"/v1/stations/{quote(station, safe='')}/commands/{quote(action, safe='')}"
+    query = {"wait": wait, "priority": priority, "park": park, "timeout": timeout}
+    headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+    slack_seconds = (timeout or wait) + NETWORK_SLACK_SECONDS
+    try:
+        answer = api.ask("POST", path, query, body=body, headers=headers, timeout_seconds=slack_seconds)
+        document: dict[str, Any] = json.loads(answer)
+    except RefusedError as error:
+        if "outcome" not in error.document:
+            raise
+        document = error.document
     click.echo(json.dumps(document, indent=2, ensure_ascii=False) if as_json else "\n".join(told(document)))
     sys.exit(exit_code(str(document.get("outcome"))))
 
@@ -93,40 +85,6 @@ def read_payload(text: str) -> bytes:
     if not isinstance(value, dict):
         raise click.BadParameter('the payload is not a JSON object, such as {"type": "Soft"}')
     return json.dumps(value).encode()
-
-
-def post(url: str, headers: dict[str, str], body: bytes, timeout_seconds: float) -> dict[str, Any]:
-    """Ask the API. Raises `StackError` if it is not there, or refuses the request."""
-    request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 - given by the user
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=timeout_seconds) as response:
-            return _object(response.read())
-    except urllib.error.HTTPError as error:
-        document = _object(error.read())
-        if "outcome" in document:
-            return document
-        raise StackError(_refusal(error.code, document)) from None
-    except (urllib.error.URLError, OSError, TimeoutError) as error:
-        reason = getattr(error, "reason", error)
-        raise StackError(f"the API at {url.split('/v1/')[0]} does not answer ({reason}): is it running?") from None
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _refusal(status: int, problem: dict[str, Any]) -> str:
-    """A problem document in one line."""
-    parts = [problem.get("title") or f"the API answered {status}", problem.get("detail")]
-    parts += [f"{error.get('path')} {error.get('message')}" for error in problem.get("errors", [])[:3]]
-    if status == 401:
-        parts.append("give an API key with --key or BUSBAR_API_KEY")
-    return ": ".join(str(part).rstrip(".") for part in parts if part)
 
 
 def told(document: dict[str, Any]) -> list[str]:
