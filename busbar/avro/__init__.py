@@ -4,7 +4,7 @@
 CALLs of stations. Schemas and their ids come from `schemas/registry.lock.json`; no registry is asked at run time.
 """
 
-from busbar.avro.calls import CallEncoder, call_encoder, decode_call, meta_prefix
+from busbar.avro.calls import CallEncoder, call_encoder, decode_call, decode_packed_call, meta_prefix
 from busbar.avro.codec import decode, encode
 from busbar.avro.errors import InvalidAvro, SchemaError
 
@@ -15,6 +15,7 @@ __all__ = [
     "call_encoder",
     "decode",
     "decode_call",
+    "decode_packed_call",
     "encode",
     "meta_prefix",
 ]

@@ -37,7 +37,9 @@ _PREFIX_MEMO_SIZE = 16_384
 
 _Prefix = tuple[str, str, str, int, Version]
 _prefixes: dict[bytes, _Prefix] = {}
-_decoders: dict[bytes, Callable[[bytes], StationCall]] = {}
+_Decoders = dict[bytes, Callable[[bytes], StationCall]]
+_decoders: _Decoders = {}
+_packed_decoders: _Decoders = {}
 
 
 def meta_prefix(station_id: str, connection_id: str, edge: str, edge_partition: int, version: Version) -> bytes:
@@ -102,14 +104,23 @@ def decode_call(data: bytes) -> StationCall:
     return decoder(data)
 
 
-def _call_decoder(entry: LockedSchema) -> Callable[[bytes], StationCall]:
+def decode_packed_call(data: bytes) -> StationCall:
+    """As `decode_call`, but for sampled values that are like some before: the payload has them as `PackedSamples`."""
+    header = data[:5]
+    decoder = _packed_decoders.get(header)
+    if decoder is None:
+        decoder = _packed_decoders[header] = _call_decoder(entry_of(header), packed_samples=True)
+    return decoder(data)
+
+
+def _call_decoder(entry: LockedSchema, *, packed_samples: bool = False) -> Callable[[bytes], StationCall]:
     name, schema = entry.name, entry.parsed()
     namespace, _, action = name.rpartition(".")
     if not namespace.startswith("ocpp."):
         raise InvalidAvro(f"{name} is not the schema of an action")
     if _later_fields(schema):
         return _call_from_fields
-    decode_payload = compile_decoder(schema, record=_record(schema, "payload"))
+    decode_payload = compile_decoder(schema, record=_record(schema, "payload"), packed_samples=packed_samples)
 
     def decode_this_call(data: bytes) -> StationCall:
         try:

@@ -41,26 +41,30 @@ DECODE_ERRORS = (IndexError, struct.error, ValueError)
 """What a decoder raises for data that is not of its schema; `InvalidAvro` is a `ValueError`, too."""
 
 
-def compile_decoder(writer: Schema, reader: Schema | None = None, record: Record | None = None) -> Decoder:
+def compile_decoder(
+    writer: Schema, reader: Schema | None = None, record: Record | None = None, *, packed_samples: bool = False
+) -> Decoder:
     """The decoder of a schema, or of one record inside it.
 
     Args:
         writer: The schema that the data was written with.
         reader: The schema whose shape the value gets; the writer's own unless another is given.
         record: Which record of the writer to read; its root unless another is given.
+        packed_samples: Leave sampled values as `PackedSamples` where they are like some before.
 
     Raises:
         SchemaError: The reader cannot follow the writer.
     """
     reader = reader or writer
     root = record or writer.root
-    return _Generator(writer, reader).generate(root, reader.records.get(root.name, root))
+    return _Generator(writer, reader, packed_samples).generate(root, reader.records.get(root.name, root))
 
 
 class _Generator:
-    def __init__(self, writer: Schema, reader: Schema) -> None:
+    def __init__(self, writer: Schema, reader: Schema, packed_samples: bool) -> None:
         self.writer = writer
         self.reader = reader
+        self.packed_samples = packed_samples
         self.source = Source(NAMES)
         self.shared = records_used_twice(writer)
         self.functions: dict[str, str] = {}
@@ -266,7 +270,7 @@ class _Generator:
     def array(self, items: Type, reader: Type, target: str, depth: int) -> None:
         record = self.writer.resolve(items)
         if isinstance(record, Record) and is_sample_record(record):
-            decoder = SampleDecoder(record, compile_decoder(self.writer, record=record))
+            decoder = SampleDecoder(record, compile_decoder(self.writer, record=record), packed=self.packed_samples)
             self.source.line(f"{target}, p = {self.source.constant('samples', decoder)}(data, p)")
             return
         values, item = self.source.fresh("a"), self.source.fresh("i")

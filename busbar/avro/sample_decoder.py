@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from busbar.avro.primitives import VARINTS, decode_block
-from busbar.avro.samples import UNITS, VALUE, Memo, Sample, repeats
+from busbar.avro.samples import UNITS, VALUE, Memo, PackedSamples, Sample, repeats
 from busbar.avro.schema import Primitive, Record
 
 ItemDecoder = Callable[[bytes, int], tuple[Any, int]]
@@ -58,6 +58,8 @@ class _DecodeLayout:
     """For lists whose values all have the sizes of the last ones."""
     sizes: list[int] | None = None
     """The sizes of the last values."""
+    reading: Any = None
+    """What the reader of `PackedSamples` has worked out of it."""
 
     def fill(self, values: Sequence[Any]) -> list[Sample]:
         samples = list(map(dict.copy, self.templates))
@@ -79,14 +81,16 @@ class SampleDecoder:
     Args:
         record: The record of a sampled value.
         decode_item: Its generated decoder.
+        packed: Return lists that match a layout as `PackedSamples`.
     """
 
-    def __init__(self, record: Record, decode_item: ItemDecoder) -> None:
+    def __init__(self, record: Record, decode_item: ItemDecoder, *, packed: bool = False) -> None:
         self._decode_item = decode_item
+        self._packed = packed
         self._is_double = record.fields[0].type == Primitive("double")
         self._memo = Memo()
 
-    def __call__(self, data: bytes, position: int) -> tuple[list[Sample], int]:
+    def __call__(self, data: bytes, position: int) -> tuple[list[Sample] | PackedSamples, int]:
         """Read the list and return it with the position behind it. Raises as generated decoders do."""
         count = data[position]
         if not count or count & 129:  # empty, or more than a byte for the count
@@ -99,7 +103,8 @@ class SampleDecoder:
             for layout in layouts:
                 found = decode(data, position + 1, layout)
                 if found is not None:
-                    return found
+                    values, end = found
+                    return PackedSamples(layout, values, layout.fill) if self._packed else layout.fill(values), end
         samples, end, spans = self._decode_block(data, position + 1, count >> 1)
         if data[end]:
             more, end = self._decode_items(data, end)
@@ -107,16 +112,16 @@ class SampleDecoder:
         self._learn(key, data, samples, spans)
         return samples, end + 1
 
-    def _doubles(self, data: bytes, position: int, layout: _DecodeLayout) -> tuple[list[Sample], int] | None:
+    def _doubles(self, data: bytes, position: int, layout: _DecodeLayout) -> tuple[Sequence[Any], int] | None:
         frame = layout.frame
         values = None if frame is None else frame.values(data, position)
-        return None if frame is None or values is None else (layout.fill(values), position + frame.size)
+        return None if frame is None or values is None else (values, position + frame.size)
 
-    def _strings(self, data: bytes, position: int, layout: _DecodeLayout) -> tuple[list[Sample], int] | None:
+    def _strings(self, data: bytes, position: int, layout: _DecodeLayout) -> tuple[Sequence[Any], int] | None:
         if layout.frame is not None:
             raws = layout.frame.values(data, position)
             if raws is not None:
-                return layout.fill([raw.decode() for raw in raws]), position + layout.frame.size
+                return [raw.decode() for raw in raws], position + layout.frame.size
         values, sizes = [], []
         for tail in layout.tails:
             size = data[position]
@@ -132,7 +137,7 @@ class SampleDecoder:
         if sizes == layout.sizes:  # twice in a row: a third time is likely
             layout.frame = _frame(layout.tails, sizes)
         layout.sizes = sizes
-        return layout.fill(values), position
+        return values, position
 
     def _decode_items(self, data: bytes, position: int) -> tuple[list[Sample], int]:
         samples: list[Sample] = []

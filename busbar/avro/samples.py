@@ -10,6 +10,8 @@ Decoded lists are made anew for every event: nothing that is handed out is share
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from busbar.avro.schema import Primitive, Record, Type
@@ -72,3 +74,20 @@ def repeats(sample: Sample, tail: bytes) -> bool:
         elif name != VALUE and (name == _SIGNED or member.__class__ is not str):
             return False
     return True
+
+
+@dataclass(slots=True)
+class PackedSamples:
+    """Decoded sampled values that have not been made into objects: what repeats, and the values of this list.
+
+    For readers that want numbers: they work out once what a layout means, and keep it in `layout.reading`.
+    """
+
+    layout: Any
+    values: Sequence[Any]
+    """Doubles in 2.x, strings in 1.6; in the order of the samples."""
+    _fill: Callable[[Sequence[Any]], list[Sample]]
+
+    def expand(self) -> list[Sample]:
+        """The samples as they were sent."""
+        return self._fill(self.values)

@@ -141,6 +141,12 @@ class Producer(Protocol):
             UnknownTopic: The topic's partition count is not known.
         """
 
+    async def send(self) -> None:
+        """Let what was appended leave now, not with the next tick; it is under way when this returns.
+
+        For a caller that is about to keep the event loop busy: what it appended would wait for that long.
+        """
+
     async def flush(self) -> None:
         """Wait until everything appended before this call is acknowledged."""
 

@@ -24,6 +24,7 @@ from busbar.stream.kafka_offsets import GroupOffsets
 logger = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 1.0
+_HOLD_SECONDS = 2.0
 
 
 class KafkaConsumer:
@@ -335,6 +336,10 @@ class KafkaConsumer:
         except BaseException:
             await _dismiss(consumer)
             raise
+        # What has been fetched waits for a caller that is busy with a batch. After 0.1 s of that, aiokafka asks for the
+        # other partitions alone, in a long poll that nothing may end for half a second, and meanwhile it does
+        # not ask for those that do have records.
+        consumer._fetcher._prefetch_backoff = _HOLD_SECONDS
         return consumer
 
 

@@ -27,6 +27,10 @@ from busbar.stream.results import record_size
 
 logger = logging.getLogger(__name__)
 
+_STEPS_TO_SOCKET = 6
+"""Turns of the event loop from a tick until aiokafka has written the request: the flush task, the sender's wait, the
+sender, its task for the node, and the client's lock."""
+
 MAX_REQUEST_BYTES = 1_000_000
 """Of one record with its headers: below the broker's `message.max.bytes` (1,048,588) by the batch's overhead."""
 MAX_BATCH_BYTES = 256 * 1024
@@ -230,6 +234,13 @@ class KafkaProducer:
         if count is None:
             raise UnknownTopic(f"the partition count of {topic} is not known")
         return self._partitioner.partition(key, count)
+
+    async def send(self) -> None:
+        """See `Producer.send`."""
+        if self._timer is not None:
+            self._tick()
+            for _ in range(_STEPS_TO_SOCKET):
+                await asyncio.sleep(0)
 
     async def flush(self) -> None:
         """See `Producer.flush`. Ends for refused records too, once they have been given up."""

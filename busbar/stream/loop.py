@@ -27,6 +27,10 @@ from busbar.stream.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
+_BACKLOG_MS = 2_000
+"""A record that is older is part of a backlog: its edge and its station have other things to do than to wait for it."""
+_SMALLEST = 20
+
 
 def _nothing(*_: Any) -> None:
     """Stands in for what a processor does not care to be told."""
@@ -89,6 +93,8 @@ class Worker:
         self._stop = asyncio.Event()
         self._nap: asyncio.Timeout | None = None
         self._limit = settings.batch_limit
+        self._pace = 0.0002
+        """Seconds that a record takes, lately."""
         self._partitions = 0
         self._next_batch = self._next_due = self._next_tell = self._next_kafka_commit = 0.0
         self._kafka_commit: asyncio.Task[None] | None = None
@@ -133,12 +139,14 @@ class Worker:
             await self._rest(max(0.001, min(self._next_batch, self.ownership.next_look) - now))
             return
         resting = {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
-        records = self._merge.take(self._limit, resting)
-        if len(records) < self._limit:
-            fetched = await self._fetch(0.0 if records else self._nap_seconds(now))
-            if fetched:
-                self.ownership.take_in(fetched)
-                records += self._merge.take(self._limit - len(records), resting)
+        limit = self._paced_limit()
+        records = self._merge.take(limit, resting)
+        # Also with a full batch at hand: only what is taken out of the consumer lets it ask for more.
+        fetched = await self._fetch(0.0 if records else self._nap_seconds(now))
+        if fetched:
+            self.ownership.take_in(fetched)
+            if len(records) < limit:
+                records += self._merge.take(limit - len(records), resting)
         due = await self._due()
         if records or due:
             is_full = len(records) >= self._limit
@@ -235,6 +243,7 @@ class Worker:
             waited = await self._acknowledgements()
             if await self._commit(state, folded, results):
                 self._outbox.produce([result for _, result in results])
+                await self._producer.send()
             report(self._group, batch, folded)
             self._batch_size.observe(folded.folded)
             self._adapt(batch.size, self._now() - began - waited)
@@ -283,8 +292,22 @@ class Worker:
         self._ack_wait_seconds.observe(waited)
         return waited
 
+    def _paced_limit(self) -> int:
+        """How many records to take: while somebody waits for replies, no more than take a moment.
+
+        Replies of a batch leave together, after its commit. Large batches would have the whole fleet, the edge and this
+        process take turns instead of working side by side; in a backlog they are cheaper, and nobody waits.
+        """
+        heads = (self._merge.oldest_ms(number) for number in self._merge.owned)
+        oldest_ms = min((at for at in heads if at is not None), default=None)
+        if oldest_ms is not None and self._now_ms() - oldest_ms > _BACKLOG_MS:
+            return self._limit
+        return min(self._limit, max(_SMALLEST, int(self._settings.batch_seconds / max(self._pace, 1e-6))))
+
     def _adapt(self, size: int, took: float) -> None:
         """Smaller batches if one takes a good part of a lease, larger ones again if not."""
+        if size >= _SMALLEST:
+            self._pace += (took / size - self._pace) / 8
         if took > self._settings.lease_seconds / 3:
             self._limit = max(1, min(self._limit, size) // 2)
         elif self._limit < self._settings.batch_limit:

@@ -267,6 +267,10 @@ class MemoryProducer:
             raise UnknownTopic(f"there is no topic {topic}")
         return self._partitioner.partition(key, count)
 
+    async def send(self) -> None:
+        """See `Producer.send`."""
+        await asyncio.sleep(0)
+
     async def flush(self) -> None:
         """See `Producer.flush`."""
         outstanding = {*self._delivered, *self._waiting}

@@ -7,11 +7,14 @@ same event gives the same reply, byte for byte, whoever folds it and how often (
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from busbar.avro import encode
+from busbar.avro.codec import header_of, newest
+from busbar.avro.primitives import encode_long, encode_octets, encode_text
 from busbar.records import Result, ReturnAddress, StationCall
 
 OUTBOUND_TOPIC = "csms.outbound"
@@ -19,22 +22,55 @@ _SCHEMA = "csms.OutboundMessage"
 
 
 def reply(call: StationCall, payload: Mapping[str, Any], produced_by: str, now_ms: int) -> Result:
-    """The CALLRESULT to a CALL.
+    """The CALLRESULT to a CALL: `csms.OutboundMessage` written in straight lines, as every CALL gets one.
 
     Args:
         payload: As the specification has it; written as JSON text.
         produced_by: The service that owns the action.
         now_ms: When the reply is made, Unix milliseconds.
     """
-    return with_return_address(
-        call.return_address,
-        call.station_id,
-        "result",
-        produced_by=produced_by,
-        now_ms=now_ms,
-        action=call.action,
-        payload=orjson.dumps(payload).decode(),
+    return Result(
+        OUTBOUND_TOPIC,
+        call.station_id.encode(),
+        b"".join(
+            (
+                _connection(call.station_id, call.connection_id),
+                encode_text(call.message_id),
+                _word(call.action),
+                encode_octets(orjson.dumps(payload)) if payload else _EMPTY_OBJECT,
+                _NOTHING_MORE,
+                _word(produced_by),
+                encode_long(now_ms),
+            )
+        ),
+        call.edge_partition,
+        (),
+        now_ms,
     )
+
+
+_MEMO_LIMIT = 32_768
+_EMPTY_OBJECT = b"\x04{}"
+_NOTHING_MORE = bytes(7)
+"""The fields from `error_code` to `close_code`, at their defaults."""
+_connections: dict[tuple[str, str], bytes] = {}
+
+
+def _connection(station_id: str, connection_id: str) -> bytes:
+    """What every reply on a connection begins with: the schema, station and connection, and that it is a result."""
+    known = _connections.get((station_id, connection_id))
+    if known is None:
+        known = b"".join((header_of(newest(_SCHEMA)), *map(encode_text, (station_id, connection_id, "result"))))
+        if len(_connections) >= _MEMO_LIMIT:
+            _connections.clear()
+        _connections[station_id, connection_id] = known
+    return known
+
+
+@lru_cache(maxsize=1024)
+def _word(text: str) -> bytes:
+    """A string that comes again and again."""
+    return encode_text(text)
 
 
 def reply_error(

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from busbar.avro import InvalidAvro, decode_call
+from busbar.avro import InvalidAvro, decode_packed_call
 from busbar.config import ConfigError
 from busbar.records import Record, Result
 from busbar.stream.interfaces import InvalidRecord, StoreCall
@@ -58,7 +58,7 @@ class SessionsProcessor:
         if record.partition not in self._placed:
             self._check_place(record)
         try:
-            call = decode_call(record.value or b"")
+            call = decode_packed_call(record.value or b"")
         except InvalidAvro as error:
             raise InvalidRecord("undecodable", str(error)) from error
         try:

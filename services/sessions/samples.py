@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from busbar.avro.samples import PackedSamples
 from services.sessions.clock import station_ms
 from services.sessions.signed import SignedReading, signed_from_2x, signed_from_16
 from services.sessions.units import SampleKind, sample_kind, to_micro
@@ -23,8 +24,6 @@ NO_NUMBER = -(2**63)
 """Stands for a value that could not be read, in packed samples."""
 
 _MEMO_LIMIT = 4096
-_TEMPLATE_LIMIT = 256
-_ALTERNATIVES = 4
 _SOUND_LIMIT = 10**16
 """10 GWh, 10 GW: a session draws nothing from values beyond."""
 _FAST_LIMIT = float(2**50)
@@ -167,6 +166,11 @@ def _read_meter_value(item: Any, is_v2: bool) -> Samples | None:
     if not isinstance(item, dict):
         return None
     sampled = item.get("sampledValue")
+    if sampled.__class__ is PackedSamples:
+        samples = _read_packed(sampled, station_ms(item.get("timestamp")), is_v2)
+        if samples is not None:
+            return samples
+        sampled = sampled.expand()
     if not isinstance(sampled, list) or not sampled:
         return None
     sent = len(sampled)
@@ -193,12 +197,6 @@ _Read = tuple[Shape, list[int | None], Sequence[tuple[int, Any]]]
 
 
 def _read_2x(sampled: list[Any]) -> _Read:
-    templates = _templates_2x.get((len(sampled), sampled[0].get("measurand"), sampled[0].get("context")))
-    if templates is not None:
-        raw = [sample["value"] for sample in sampled]
-        for template in templates:
-            if template.matches(sampled, raw):
-                return template.shape, template.scaled(raw), ()
     kinds: list[SampleKind] = []
     values: list[int | None] = []
     signed: list[tuple[int, Any]] = []
@@ -221,19 +219,10 @@ def _read_2x(sampled: list[Any]) -> _Read:
         if "signedMeterValue" in sample:
             signed.append((len(kinds), sample["signedMeterValue"]))
         kinds.append(kind)
-    shape = shape_of(tuple(kinds))
-    if not signed:
-        _learn(_templates_2x, sampled, shape)
-    return shape, values, signed
+    return shape_of(tuple(kinds)), values, signed
 
 
 def _read_16(sampled: list[Any]) -> _Read:
-    templates = _templates_16.get((len(sampled), sampled[0].get("measurand"), sampled[0].get("context")))
-    if templates is not None:
-        raw = [sample["value"] for sample in sampled]
-        for template in templates:
-            if template.matches(sampled, raw):
-                return template.shape, template.parsed(raw), ()
     kinds: list[SampleKind] = []
     values: list[int | None] = []
     signed: list[tuple[int, Any]] = []
@@ -248,47 +237,34 @@ def _read_16(sampled: list[Any]) -> _Read:
         else:
             values.append(to_micro(value, kind))
         kinds.append(kind)
-    shape = shape_of(tuple(kinds))
-    if not signed:
-        _learn(_templates_16, sampled, shape)
-    return shape, values, signed
+    return shape_of(tuple(kinds)), values, signed
 
 
-class _Template:
-    """Samples as they came, with their shape: the next ones differ in their values only, as a rule.
+class _Plan:
+    """How to read samples that Avro's decoder has found to be like some before, but for their values."""
 
-    All of a sample but its value is compared, so a template only ever saves time.
-    """
-
-    def __init__(self, sampled: list[dict[str, Any]], shape: Shape) -> None:
-        self.samples = [
-            {name: dict(member) if isinstance(member, dict) else member for name, member in sample.items()}
-            for sample in sampled
-        ]
+    def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self.scales = [kind.scale for kind in shape.kinds]
+        self.plain = all(self.scales)
 
-    def matches(self, sampled: list[dict[str, Any]], values: list[Any]) -> bool:
-        for sample, value in zip(self.samples, values, strict=True):
-            sample["value"] = value
-        return self.samples == sampled
-
-    def scaled(self, raw: list[Any]) -> list[int | None]:
+    def doubles(self, raw: Sequence[float]) -> list[int | None]:
         """Doubles in millionths."""
-        values: list[int | None] = []
-        for value, kind in zip(raw, self.shape.kinds, strict=True):
-            scale = kind.scale
-            if value.__class__ is float and scale and -_FAST_LIMIT < (scaled := value * scale) < _FAST_LIMIT:
-                values.append(round(scaled))
-            else:
-                values.append(to_micro(value, kind))
-        return values
+        if self.plain:
+            try:
+                values: list[int | None] = [round(value * scale) for value, scale in zip(raw, self.scales, strict=True)]
+                if min(values) > -_FAST_LIMIT and max(values) < _FAST_LIMIT:  # type: ignore[type-var, operator]
+                    return values
+            except (ValueError, OverflowError):
+                pass  # a NaN or an infinity
+        return [to_micro(value, kind) for value, kind in zip(raw, self.shape.kinds, strict=True)]
 
-    def parsed(self, raw: list[Any]) -> list[int | None]:
+    def texts(self, raw: Sequence[str]) -> list[int | None]:
         """Texts in millionths."""
         values: list[int | None] = []
         for value, kind in zip(raw, self.shape.kinds, strict=True):
             scale = kind.scale
-            if value.__class__ is str and scale and len(value) < 16 and value.replace(".", "", 1).isdecimal():
+            if scale and len(value) < 16 and value.replace(".", "", 1).isdecimal():
                 scaled = float(value) * scale
                 values.append(round(scaled) if scaled < _FAST_LIMIT else to_micro(value, kind))
             else:
@@ -296,22 +272,34 @@ class _Template:
         return values
 
 
-_Templates = dict[tuple[int, Any, Any], list[_Template]]
-_templates_16: _Templates = {}
-_templates_2x: _Templates = {}
+def _read_packed(packed: PackedSamples, at_ms: int | None, is_v2: bool) -> Samples | None:
+    """Samples by the plan that is kept with their layout; `None` if they cannot be read by one."""
+    plan = packed.layout.reading
+    if plan is None:
+        shape, _, signed = (_read_2x if is_v2 else _read_16)(packed.expand())
+        plan = packed.layout.reading = False if signed else _Plan(shape)
+    if plan is False:
+        return None
+    shape = plan.shape
+    values = plan.doubles(packed.values) if is_v2 else plan.texts(packed.values)
+    unreadable = not shape.plain or None in values
+    readings = _readings(shape, values, at_ms)
+    return Samples(shape, values, [at_ms], [len(values)], readings, (), unreadable and _is_unreadable(shape, values))
 
 
-def _learn(templates: _Templates, sampled: list[Any], shape: Shape) -> None:
-    """Remember samples of one meter value. Numbers in units could equal `True`, so only texts and whole numbers are."""
-    for sample in sampled:
-        unit = sample.get("unitOfMeasure")
-        if unit is not None and any(member.__class__ not in (str, int) for member in unit.values()):
-            return
-    if len(templates) >= _TEMPLATE_LIMIT:
-        templates.clear()
-    known = templates.setdefault((len(sampled), sampled[0].get("measurand"), sampled[0].get("context")), [])
-    known.insert(0, _Template(sampled, shape))
-    del known[_ALTERNATIVES:]
+def as_sent(payload: dict[str, Any]) -> dict[str, Any]:
+    """The payload of a CALL with all its samples as objects."""
+    sent = dict(payload)
+    for name in ("meterValue", "transactionData"):
+        items = sent.get(name)
+        if isinstance(items, list):
+            sent[name] = [_item_as_sent(item) for item in items]
+    return sent
+
+
+def _item_as_sent(item: Any) -> Any:
+    sampled = item.get("sampledValue") if isinstance(item, dict) else None
+    return {**item, "sampledValue": sampled.expand()} if isinstance(sampled, PackedSamples) else item
 
 
 def _sound(sampled: list[Any]) -> list[dict[str, Any]]:

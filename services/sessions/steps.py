@@ -22,7 +22,7 @@ from services.sessions.model import (
     StationState,
     make_uuid,
 )
-from services.sessions.samples import Samples
+from services.sessions.samples import Samples, as_sent
 from services.sessions.tokens import ACCEPTED, Authorization, authorize, token_key
 from services.sessions.watchdog import deadline_ms
 
@@ -155,7 +155,9 @@ def record_event(
         received_ms=call.received_at_ms,
         samples=samples,
         shift_ms=moment.shift_ms,
-        payload=dump_json(call.payload) if keep_payload or (samples is not None and samples.unreadable) else None,
+        payload=dump_json(as_sent(call.payload))
+        if keep_payload or (samples is not None and samples.unreadable)
+        else None,
     )
     state.rows.append(row)
     state.known.setdefault((session_id, key), []).append(content_hash)

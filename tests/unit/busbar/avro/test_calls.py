@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from busbar.avro import InvalidAvro, call_encoder, decode, decode_call, encode, meta_prefix
+from busbar.avro import InvalidAvro, call_encoder, decode, decode_call, decode_packed_call, encode, meta_prefix
 from busbar.avro.examples import example_value
+from busbar.avro.samples import PackedSamples
 from busbar.ocpp.versions import Version
 from busbar.records import StationCall
 from busbar.topics import Topic, all_topics
@@ -236,3 +237,42 @@ def test_only_actions_have_encoders_and_only_their_records_are_calls() -> None:
 def test_a_station_id_that_is_no_text_is_refused() -> None:
     with pytest.raises(InvalidAvro):
         meta_prefix("\ud800", "c", "e", 0, Version.V16)
+
+
+def expanded(value: Any) -> Any:
+    if isinstance(value, PackedSamples):
+        return value.expand()
+    if isinstance(value, list):
+        return [expanded(member) for member in value]
+    return {name: expanded(member) for name, member in value.items()} if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("name", ["ocpp.v16.MeterValues", "ocpp.v16.StopTransaction", "ocpp.v201.TransactionEvent"])
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_packed_samples_hold_what_the_objects_would(name: str, data: st.DataObject) -> None:
+    topic = all_topics()[name]
+    assert topic.version is not None
+    assert topic.action is not None
+    schema = schema_of(topic)
+    encoded = encode_payload(topic.version, topic.action, data.draw(reference.values(payload_record(schema), schema)))
+    for _ in range(3):  # the first time teaches the layout, the second the sizes of texts
+        call = decode_packed_call(encoded)
+        assert as_json(expanded(call.payload)) == as_json(decode_call(encoded).payload)
+
+
+@pytest.mark.parametrize(
+    ("version", "action", "values"),
+    [(Version.V16, "MeterValues", ("1.5", "20")), (Version.V201, "MeterValues", (1.5, 20.0))],
+)
+def test_samples_like_some_before_stay_packed(version: Version, action: str, values: tuple[Any, ...]) -> None:
+    sampled = [{"value": value, "measurand": f"Frequency.{index}"} for index, value in enumerate(values)]
+    place = {"connectorId": 1} if version is Version.V16 else {"evseId": 1}
+    payload = {**place, "meterValue": [{"timestamp": "2026-01-01T00:00:00Z", "sampledValue": sampled}]}
+    encoded = encode_payload(version, action, payload)
+    decode_packed_call(encoded)
+    packed = decode_packed_call(encoded).payload["meterValue"][0]["sampledValue"]
+    assert isinstance(packed, PackedSamples)
+    assert list(packed.values) == list(values)
+    assert packed.expand() == sampled
+    assert packed.expand() is not packed.expand()

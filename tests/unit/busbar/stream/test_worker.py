@@ -241,6 +241,34 @@ async def test_batches_shrink_when_they_take_a_good_part_of_the_lease_and_grow_a
 
 
 @virtual
+async def test_batches_are_short_while_somebody_waits_and_long_in_a_backlog() -> None:
+    script = Script()
+    bench = Bench(script, batch_seconds=0.05)
+
+    async def hook(worker: str, operation: str, moment: str) -> None:
+        if operation == "load" and moment == "before":
+            await asyncio.sleep(0.001 * pending())
+
+    def pending() -> int:
+        return min(1000, script.loads[-1] if script.loads else 200)
+
+    bench.database.hook = hook
+    await asyncio.sleep(100)
+    now_ms = int(asyncio.get_running_loop().time() * 1000)
+    for number in range(3_000):
+        bench.broker.write(TOPIC, 0, key=b"k", value=b"%d" % number, timestamp_ms=now_ms + number)
+    async with bench.running():
+        await asyncio.sleep(1.5)
+        assert 20 <= script.loads[-1] <= 100  # about 50 records of a millisecond each
+        await asyncio.sleep(8)
+        assert len(bench.folded()) == 3_000
+        script.loads.clear()
+        bench.write(*map(str, range(2_000)))  # old by their timestamps
+        await asyncio.sleep(4)
+    assert max(script.loads) > 1_900
+
+
+@virtual
 async def test_results_that_no_topic_can_take_become_dead_letters_before_the_commit() -> None:
     script = Script()
     script.on_fold = lambda event: {

@@ -7,7 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from services.sessions.samples import read_meter_values
+from busbar.avro import call_encoder, decode_call, decode_packed_call, meta_prefix
+from busbar.avro.samples import PackedSamples
+from busbar.ocpp.versions import Version
+from services.sessions.decoding import event_of
+from services.sessions.samples import as_sent, read_meter_values
 from services.sessions.units import MICRO, sample_kind, to_micro
 from tests.unit.services.sessions.world import MINUTE, Station2x, Station16, World, iso
 
@@ -309,3 +313,68 @@ def test_sums_of_other_phases_are_another_series() -> None:
     out = world.batch(station.event("Updated", 1, MINUTE, samples=[{"value": 400.0, "phase": "L1"}]))
     assert out.event["energy_wh"] == 0
     assert "register_moved" in out.event["flags"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["1234.5", "41.5", "7"],
+        ["", "NaN", " 12.3 "],
+        ["1e3", "-4", "0.1234567"],
+        ["99999999999999999999", "1,5", "007"],
+    ],
+)
+@pytest.mark.parametrize("form", [None, "Raw", "SignedData"])
+def test_samples_of_16_are_read_packed_as_they_are_read_one_by_one(values: list[str], form: str | None) -> None:
+    members = {} if form is None else {"format": form}
+    sampled = [
+        {"value": value, "measurand": measurand, "unit": unit, **members}
+        for value, measurand, unit in zip(
+            values, ("Energy.Active.Import.Register", "SoC", "Temperature"), ("kWh", "Percent", "Celsius"), strict=True
+        )
+    ]
+    same_twice(
+        Version.V16,
+        "MeterValues",
+        {"connectorId": 1, "transactionId": 7, "meterValue": [{"timestamp": iso(0), "sampledValue": sampled}]},
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [[1234.5, 41.5, 20.0], [float("nan"), 1.0, 2.0], [1e300, -0.0, 1e-9], [float("inf"), 2.0**60, -5.25]]
+)
+def test_samples_of_2x_are_read_packed_as_they_are_read_one_by_one(values: list[float]) -> None:
+    sampled: list[dict[str, Any]] = [
+        {"value": values[0], "unitOfMeasure": {"unit": "Wh", "multiplier": 3}},
+        {"value": values[1], "measurand": "Power.Active.Import", "context": "Transaction.End"},
+        {"value": values[2], "measurand": "Temperature", "unitOfMeasure": {"unit": "Celsius"}},
+    ]
+    same_twice(
+        Version.V201,
+        "TransactionEvent",
+        {
+            "eventType": "Updated",
+            "timestamp": iso(0),
+            "triggerReason": "MeterValuePeriodic",
+            "seqNo": 3,
+            "transactionInfo": {"transactionId": "t"},
+            "meterValue": [
+                {"timestamp": iso(0), "sampledValue": sampled},
+                {"timestamp": iso(1), "sampledValue": sampled},
+            ],
+        },
+    )
+
+
+def same_twice(version: Version, action: str, payload: dict[str, Any]) -> None:
+    """Read a CALL packed and as objects; the second time its samples are like some before."""
+    prefix = meta_prefix("CS-1", "connection", "edge-0", 0, version)
+    encoded = call_encoder(version, action)(prefix, 1, "m", 1_763_712_000_000, payload)
+    for _ in range(3):
+        call = decode_packed_call(encoded)
+        packed, plain = event_of(call), event_of(decode_call(encoded))
+        assert packed.samples == plain.samples  # type: ignore[union-attr]
+        for name in ("event_key", "content_hash"):
+            assert getattr(packed, name, None) == getattr(plain, name, None)
+        assert repr(as_sent(call.payload)) == repr(plain.call.payload)  # type: ignore[union-attr]
+    assert any(isinstance(item["sampledValue"], PackedSamples) for item in call.payload["meterValue"])
