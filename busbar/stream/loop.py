@@ -149,7 +149,7 @@ class Worker:
                 records += self._merge.take(limit - len(records), resting)
         due = await self._due()
         if records or due:
-            is_full = len(records) >= self._limit
+            is_full = len(records) >= limit
             await self._process(decode(self._processor, records, due))
             if not is_full:
                 self._next_batch = self._now() + self._settings.linger_seconds
@@ -298,6 +298,8 @@ class Worker:
         Replies of a batch leave together, after its commit. Large batches would have the whole fleet, the edge and this
         process take turns instead of working side by side; in a backlog they are cheaper, and nobody waits.
         """
+        if self._settings.linger_seconds:  # it answers nobody
+            return self._limit
         heads = (self._merge.oldest_ms(number) for number in self._merge.owned)
         oldest_ms = min((at for at in heads if at is not None), default=None)
         if oldest_ms is not None and self._now_ms() - oldest_ms > _BACKLOG_MS:
