@@ -17,6 +17,8 @@ from services.billing import metrics
 from services.billing.cdr import cdr_result, credit_of, make_cdr
 from services.billing.decoding import Event
 from services.billing.model import FAILED, JOINED, MOST_WAITING, OPEN, PRICED, UNPRICED, Charge, State
+from services.billing.running import CostMode
+from services.billing.telling import COMMAND_MS, Display, Look, Subject, tell_final, tell_running
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +60,19 @@ def apply(state: State, event: Event) -> list[Result]:
     if not event.final:
         if was_final:
             charge.status, charge.reason, charge.due = OPEN, "", True
-        return []
+        return [] if event.offline else _tell(state, event.partition, charge, event.received_ms)
     charge.due = True
     return _settle(state, charge, event)
+
+
+def look(state: State, event: Look) -> list[Result]:
+    """Tell a station what a session costs by now, because of the clock."""
+    partition = state.partitions[event.partition]
+    charge = partition.charges.get(event.session_id)
+    if charge is None or charge.final or charge.display is None or charge.display.look_ms != event.at_ms:
+        return []
+    late = state.now_ms - event.at_ms > COMMAND_MS
+    return _tell(state, event.partition, charge, state.now_ms if late else event.at_ms)
 
 
 def take(charge: Charge, event: Event) -> None:
@@ -133,6 +145,58 @@ def _catch_up(charge: Charge, pricer: Pricer) -> bool:
     return True
 
 
+def _tell(state: State, number: int, charge: Charge, at_ms: int) -> list[Result]:
+    """Tell the station of a session that goes on what it costs by now, if that is worth telling."""
+    head, display = charge.head, charge.display
+    if not head.tariff_id or charge.frame.ended_ms is not None or state.now_ms - at_ms > COMMAND_MS:
+        return []
+    mode = state.mode_of(head)
+    if mode is CostMode.NONE or (display is not None and at_ms < display.calm_until_ms):
+        return []
+    display = charge.display = display or Display()
+    try:
+        pricer = _pricer(state, charge)
+        if not _catch_up(charge, pricer) or charge.price is None:
+            return []
+        told = tell_running(display, subject(charge), charge.price, at_ms, mode, state.policy.telling, pricer)
+    except CannotPriceError as error:
+        charge.reason = str(error)
+        return []
+    except Exception as error:
+        charge.reason = _bug(charge, error)
+        return []
+    if display.look_ms is not None:
+        state.partitions[number].looks.add(display.look_ms, head.session_id)
+    if told is None:
+        return []
+    state.count("told", "running")
+    return [told]
+
+
+def _tell_final(state: State, charge: Charge, bill: Bill) -> list[Result]:
+    """Tell a station's display what a session came to, once."""
+    if charge.number != 1 or state.now_ms - charge.received_ms > COMMAND_MS:
+        return []
+    told = tell_final(subject(charge), bill, charge.received_ms, state.mode_of(charge.head), state.policy.telling)
+    if told is None:
+        return []
+    state.count("told", "final")
+    return [told]
+
+
+def subject(charge: Charge) -> Subject:
+    """The session as its station is told of it."""
+    head = charge.head
+    return Subject(
+        session_id=head.session_id,
+        station_id=head.station_id,
+        transaction_id=head.transaction_id,
+        ocpp_version=head.ocpp_version,
+        heard_ms=charge.received_ms,
+        begin_uwh=charge.frame.begin_uwh,
+    )
+
+
 def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
     """The session may be billed: a record, if it says anything else than the one that stands."""
     before = charge.status
@@ -167,7 +231,7 @@ def _record(state: State, charge: Charge, event: Event, bill: Bill, feed: Feed) 
     state.count("sessions", "corrected" if charge.number else PRICED)
     charge.number, charge.cdr_id, charge.digest, charge.standing = cdr.number, cdr.cdr_id, digest, cdr
     state.cdrs += records
-    return [cdr_result(record, event.partition) for record in records]
+    return [*(cdr_result(record, event.partition) for record in records), *_tell_final(state, charge, bill)]
 
 
 def _bill(state: State, charge: Charge) -> tuple[Bill, Feed]:

@@ -27,7 +27,9 @@ PRICING = Histogram(
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0),
 )
 
-_BY_NAME = {"events": EVENTS, "sessions": SESSIONS, "unattributed": UNATTRIBUTED}
+TOLD = Counter("csms_billing_told_total", "Costs that stations were told: running, final or total", ["what"])
+
+_BY_NAME = {"events": EVENTS, "sessions": SESSIONS, "unattributed": UNATTRIBUTED, "told": TOLD}
 _children: dict[tuple[str, str], Counter] = {}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -14,6 +14,8 @@ from busbar.pricing.session_facts import Feed, Frame, Observation
 from busbar.pricing.state import SessionState
 from busbar.tariffs import TariffBook
 from services.billing.decoding import Event, Head, Signed
+from services.billing.running import CostMode
+from services.billing.telling import Display, Looks, Telling
 
 OPEN = "open"
 PRICED = "priced"
@@ -111,6 +113,8 @@ class Charge:
     """The batch from which on the tables lack something of it."""
     due: bool = False
     """Its row is written with this batch."""
+    display: Display | None = None
+    """What its station was told of its cost; `None`: nothing yet."""
 
     @property
     def observations(self) -> list[Observation] | None:
@@ -132,6 +136,8 @@ class Partition:
     """By batch the sessions of which the tables lack something since then."""
     events: list[Event] = field(default_factory=list)
     """Folded in this batch."""
+    looks: Looks = field(default_factory=Looks)
+    """When to look at sessions whose stations may have to be told a cost by the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,7 @@ class Policy:
     """Of the operator in OCPI, where the site does not say."""
     journal_batches: int = 64
     """After so many batches the rows of sessions that go on are written."""
+    telling: Telling = field(default_factory=Telling)
 
 
 @dataclass(slots=True)
@@ -158,6 +165,14 @@ class State:
     unattributed: list[Event] = field(default_factory=list)
     counts: dict[tuple[str, str], float] = field(default_factory=dict)
     """What happened how often, for the metrics."""
+    now_ms: int = 0
+    """The time at which the batch is folded: stations are told nothing that is out of date by then."""
+    cost_quirks: Mapping[str, str] = field(default_factory=dict)
+    """By station how it is told what sessions cost, where that is configured, or `none` if it knows no such message."""
+
+    def mode_of(self, head: Head) -> CostMode:
+        """How the station of a session is told what it costs."""
+        return CostMode.of(head.ocpp_version, self.cost_quirks.get(head.station_id))
 
     def count(self, what: str, which: str = "", number: float = 1) -> None:
         key = (what, which)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from busbar.records import Record, Result
 from busbar.stream.interfaces import StoreCall
 from busbar.tariffs import TariffBook
 from services.billing import metrics
-from services.billing.core import apply, needs_facts, take
+from services.billing.core import apply, look, needs_facts, take
 from services.billing.decoding import Event, read_event
 from services.billing.model import Charge, Partition, Policy, State, add_batch
-from services.billing.store import due_charges, load_cdrs, load_charges, load_facts, load_journal, store_call
+from services.billing.store import (
+    due_charges,
+    load_cdrs,
+    load_charges,
+    load_cost_quirks,
+    load_facts,
+    load_journal,
+    store_call,
+)
+from services.billing.telling import Look
 
 SESSION_EVENTS_TOPIC = "csms.session-events"
 _CONFIGURATION_SECONDS = 5.0
 _MOST_CHARGES = 50_000
+_MOST_QUIRKS = 200_000
 
 
 class BillingProcessor:
@@ -33,24 +43,34 @@ class BillingProcessor:
     group = "billing"
     topics: Sequence[str] = (SESSION_EVENTS_TOPIC,)
 
-    def __init__(self, book: TariffBook, policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        book: TariffBook,
+        policy: Policy | None = None,
+        *,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._book = book
         self._policy = policy or Policy()
         self._partitions: dict[int, Partition] = {}
         self._next_configuration = 0.0
+        self._now_ms = now_ms
+        self._cost_quirks: dict[str, str] = {}
+        self._asked_quirks: set[str] = set()
 
     def decode(self, record: Record) -> Event:
         return read_event(record.value or b"", record.partition)
 
-    async def load(self, connection: Any, events: Sequence[Event]) -> State:
+    async def load(self, connection: Any, events: Sequence[Event | Look]) -> State:
         if time.monotonic() >= self._next_configuration:
             self._next_configuration = time.monotonic() + _CONFIGURATION_SECONDS
             await self._book.refresh(connection)
-        state = State(self._book, self._policy)
+            self._asked_quirks.clear()
+        state = State(self._book, self._policy, now_ms=self._now_ms(), cost_quirks=self._cost_quirks)
         by_partition: dict[int, dict[str, list[Event]]] = {}
         for event in events:
             sessions = by_partition.setdefault(event.partition, {})
-            if event.head.session_id:
+            if isinstance(event, Event) and event.head.session_id:
                 sessions.setdefault(event.head.session_id, []).append(event)
         unknown = []
         for number in by_partition:
@@ -60,7 +80,21 @@ class BillingProcessor:
             state.partitions[number] = Partition(number) if known is None else known
         await self._load_partitions(connection, state, unknown)
         await self._load_sessions(connection, state, by_partition)
+        await self._load_quirks(connection, events)
         return state
+
+    async def _load_quirks(self, connection: Any, events: Sequence[Event | Look]) -> None:
+        """How the stations of sessions with a tariff are told what they cost; asked again with the configuration."""
+        unknown = {event.head.station_id for event in events if isinstance(event, Event) and event.head.tariff_id}
+        unknown -= self._asked_quirks
+        if not unknown:
+            return
+        if len(self._cost_quirks) > _MOST_QUIRKS:
+            self._cost_quirks.clear()
+        for station_id in unknown:
+            self._cost_quirks.pop(station_id, None)
+        self._cost_quirks.update(await load_cost_quirks(connection, unknown))
+        self._asked_quirks |= unknown
 
     async def _load_partitions(self, connection: Any, state: State, numbers: Sequence[int]) -> None:
         """What the journal holds of partitions that are new here."""
@@ -118,8 +152,8 @@ class BillingProcessor:
         await load_cdrs(connection, recorded)
         await self._book.load(connection, (each for each in tariffs if each[0]))
 
-    def fold(self, state: State, event: Event) -> Iterable[Result]:
-        return apply(state, event)
+    def fold(self, state: State, event: Event | Look) -> Iterable[Result]:
+        return look(state, event) if isinstance(event, Look) else apply(state, event)
 
     def store_call(self, state: State) -> StoreCall:
         """Everything in one call, whatever the size of the batch."""
@@ -151,10 +185,16 @@ class BillingProcessor:
         """Partitions are not owned any more, or what the last commit did is not known: keep nothing."""
         self._partitions.clear()
 
-    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
-        return ()
+    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Look]:
+        """Sessions whose stations may have to be told a cost by the clock."""
+        return [
+            Look(number, session_id, at_ms)
+            for number in partitions
+            if number in self._partitions
+            for at_ms, session_id in self._partitions[number].looks.due(now_ms)
+        ]
 
-    def partition_of_event(self, event: Event) -> int:
+    def partition_of_event(self, event: Event | Look) -> int:
         return event.partition
 
 

@@ -31,6 +31,14 @@ SELECT partition, batch, entries
  ORDER BY partition, batch
 """
 
+COST_QUIRKS = """
+SELECT wanted.station_id, CASE WHEN refusal.station_id IS NULL THEN station.quirks ->> 'cost' ELSE 'none' END
+  FROM unnest($1::text[]) AS wanted (station_id)
+  LEFT JOIN config.stations AS station USING (station_id)
+  LEFT JOIN billing.cost_refusals AS refusal USING (station_id)
+ WHERE station.quirks ? 'cost' OR refusal.station_id IS NOT NULL
+"""
+
 CDRS = """
 SELECT cdr_id, session_id, number, station_id, site_id, id_token, started_at, ended_at, currency, total_excl,
        total_incl, energy_wh, energy_rung, tariff_id, tariff_version, flags, ocpi, bill, last_updated
@@ -49,6 +57,13 @@ async def load_charges(connection: Any, session_ids: Collection[str]) -> dict[st
         return {}
     rows = await connection.fetch(SESSIONS, list(session_ids))
     return {str(session_id): load_charge(fold) for session_id, fold in rows}
+
+
+async def load_cost_quirks(connection: Any, station_ids: Collection[str]) -> dict[str, str]:
+    """How stations are told what sessions cost, where it is not as usual."""
+    if not station_ids:
+        return {}
+    return {station_id: quirk or "" for station_id, quirk in await connection.fetch(COST_QUIRKS, list(station_ids))}
 
 
 async def load_facts(connection: Any, charges: Iterable[Charge]) -> None:

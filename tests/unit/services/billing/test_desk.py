@@ -123,7 +123,8 @@ class TestSettlements:
         state = new_state()
         apply(state, settlement(status="Canceled", transactionId=None, settlementAmount=0))
         row = state.settlements["PSP/1"]
-        assert (row.transaction_id, row.amount) == (None, 0)
+        assert row.transaction_id is None
+        assert row.amount == 0
 
     def test_its_session_is_found_when_it_comes(self) -> None:
         state = new_state()

@@ -14,7 +14,7 @@ from busbar.records import Record, Result
 from busbar.tariffs import REVISION, Configuration, Site, StoredVersion, TariffBook
 from services.billing.model import Policy
 from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor
-from services.billing.store import CDRS, FACTS, JOURNAL, SESSIONS
+from services.billing.store import CDRS, COST_QUIRKS, FACTS, JOURNAL, SESSIONS
 from tests.unit.pricing.builders import component, element, tariff_json
 
 T0 = 1_763_712_000_000
@@ -59,6 +59,7 @@ class Tables:
         self.unattributed: dict[str, dict[str, Any]] = {}
         self.journal: dict[tuple[int, int], bytes] = {}
         self.writes = 0
+        self.cost_quirks: dict[str, str] = {}
 
     async def fetchval(self, query: str) -> int:
         assert query == REVISION
@@ -74,6 +75,8 @@ class Tables:
             return [row[:2] for row in sorted(found, key=lambda row: row[2]) if row[0] in wanted]
         if query == JOURNAL:
             return [(*key, entries) for key, entries in sorted(self.journal.items()) if key[0] in wanted]
+        if query == COST_QUIRKS:
+            return [(key, self.cost_quirks[key]) for key in wanted if key in self.cost_quirks]
         assert query == CDRS
         return [_row(self.cdrs[key]) for key in wanted]
 
