@@ -17,7 +17,7 @@ from busbar.kafka_topics import TopicError
 from busbar.local.errors import StackError
 from busbar.topics import Topic, all_topics, create_topics, partition_profiles
 
-PROCESSORS = ("router", "sessions", "stations")
+PROCESSORS = ("router", "sessions", "stations", "billing")
 """Services that tell Kafka how far they have read, each under its own name as the group's."""
 
 SHOWN = ("name", "key", "schema", "partition_counts", "policy", "retention_days", "writers", "readers", "purpose")

@@ -15,6 +15,7 @@ COUNT = click.IntRange(1, 16)
 @click.option("--edges", default=1, show_default=True, type=COUNT, help="Edge processes, where stations connect.")
 @click.option("--sessions", default=1, show_default=True, type=COUNT, help="Processes of the sessions service.")
 @click.option("--stations-workers", default=1, show_default=True, type=COUNT, help="Processes of the stations service.")
+@click.option("--billing", default=1, show_default=True, type=COUNT, help="Processes of the billing service.")
 @click.option("--routers", default=1, show_default=True, type=COUNT, help="Processes of the router.")
 @click.option(
     "--kafka-nodes",
@@ -49,6 +50,7 @@ def command(
     edges: int,
     sessions: int,
     stations_workers: int,
+    billing: int,
     routers: int,
     kafka_nodes: str,
     fleet: int,
@@ -69,7 +71,13 @@ def command(
 
     options = Options(
         folder=data,
-        processes={"edge": edges, "sessions": sessions, "stations": stations_workers, "router": routers},
+        processes={
+            "edge": edges,
+            "sessions": sessions,
+            "stations": stations_workers,
+            "billing": billing,
+            "router": routers,
+        },
         fleet=0 if no_fleet else fleet,
         seed=seed,
         speed=speed,

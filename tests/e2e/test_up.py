@@ -100,7 +100,7 @@ def test_it_starts_serves_stops_and_keeps_its_data(tmp_path: Path) -> None:
         first.until("ready after")
         run = first.run_file()
         assert [service.name for service in run.services] == [
-            "edge-0", "edge-1", "router-0", "sessions-0", "stations-0", "api-0", "simulator"
+            "edge-0", "edge-1", "router-0", "sessions-0", "stations-0", "billing-0", "api-0", "simulator"
         ]  # fmt: skip
         use(run)
         first.until("stations online 4", 60)
@@ -119,7 +119,7 @@ def test_it_starts_serves_stops_and_keeps_its_data(tmp_path: Path) -> None:
         assert first.run_file() == run, "the second one has touched the folder of the first"
 
         started = first.processes()
-        assert len(started) >= 9  # Kafka, PostgreSQL with its workers, six services and the fleet
+        assert len(started) >= 10  # Kafka, PostgreSQL with its workers, seven services and the fleet
         first.process.send_signal(signal.SIGTERM)
         assert first.process.wait(90) == 0, first.text
         assert "the data stays in" in first.text

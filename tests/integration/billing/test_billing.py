@@ -1,0 +1,259 @@
+"""The billing service on real servers: its tables, its topic, being killed, and a replay from the start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from busbar.avro import encode
+from busbar.pricing.assignment import read_tariff
+from busbar.pricing.jsontext import serialize_json
+from busbar.records import Record, TopicPartition
+from busbar.stream.interfaces import EARLIEST
+from busbar.stream.kafka import KafkaConsumer, KafkaProducer
+from busbar.stream.partitioner import Partitioner
+from busbar.tariffs import TariffBook
+from services.billing.model import Policy
+from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor
+from tests.unit.services.billing.scenario import TARIFFS, random_sessions
+from tests.unit.services.billing.world import World
+
+ROOT = Path(__file__).resolve().parents[3]
+PARTITIONS = 4
+_place = Partitioner()
+_STATE = ("sessions", "facts", "cdrs", "unattributed", "journal")
+
+
+async def configure(connection: Any) -> None:
+    """The tariffs of the scenario."""
+    for key, source in TARIFFS.items():
+        tariff_id, _, version = key.partition("/")
+        content = serialize_json(source)
+        await connection.execute(
+            "INSERT INTO config.tariffs (tariff_id, version, content, format, currency, fingerprint)"
+            " VALUES ($1, $2, $3, 'ocpi-2.3.0', $4, $5) ON CONFLICT DO NOTHING",
+            tariff_id,
+            int(version),
+            content,
+            source["currency"],
+            read_tariff(content).fingerprint,
+        )
+
+
+async def forget(connection: Any) -> None:
+    """Empty tables, and offsets at the start of the log."""
+    for table in _STATE:
+        await connection.execute(f"DELETE FROM billing.{table}")
+    await connection.execute("DELETE FROM stream.progress WHERE group_name = 'billing'")
+
+
+async def tables(connection: Any) -> dict[str, list[str]]:
+    """What must be the same after a replay."""
+    charges = "session_id, station_id, status, reason, cost_excl, cost_incl, energy_wh, cdr_id, cdr_count, flags"
+    wanted = {
+        "cdrs": "SELECT * FROM billing.cdrs",
+        "sessions": f"SELECT {charges} FROM billing.sessions WHERE status <> 'open'",
+        "unattributed": "SELECT * FROM billing.unattributed",
+    }
+    return {name: sorted(map(repr, await connection.fetch(query))) for name, query in wanted.items()}
+
+
+def encoded(sessions: Sequence[tuple[str, dict[str, Any]]]) -> list[tuple[bytes, bytes, int, int]]:
+    """(key, value, partition, timestamp) of each event."""
+    return [
+        (
+            station.encode(),
+            encode("csms.SessionEvent", event),
+            _place.partition(station.encode(), PARTITIONS),
+            event["received_at"],
+        )
+        for station, event in sessions
+    ]
+
+
+@pytest.fixture
+async def connection(postgres_url: str) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(postgres_url)
+    await configure(connection)
+    await forget(connection)
+    yield connection
+    await connection.close()
+
+
+Encoded = tuple[bytes, bytes, int, int]
+
+
+async def batch(
+    connection: Any, processor: BillingProcessor, events: Sequence[Encoded], *, commit: bool = True
+) -> None:
+    """As the stream runtime does it."""
+    records = [Record(SESSION_EVENTS_TOPIC, place, 0, at_ms, key, value) for key, value, place, at_ms in events]
+    decoded = [processor.decode(record) for record in records]
+    state = await processor.load(connection, decoded)
+    for event in decoded:
+        list(processor.fold(state, event))
+    transaction = connection.transaction()
+    await transaction.start()
+    await processor.store(connection, state)
+    if commit:
+        await transaction.commit()
+        processor.committed(state)
+    else:
+        await transaction.rollback()
+        processor.lost()
+
+
+async def test_the_tables_hold_what_the_fold_says(connection: Any) -> None:
+    events = encoded(random_sessions(11, 40))
+    world = World(TARIFFS)
+    world.raw_batch([(value, place) for _, value, place, _ in events])
+    policy = Policy(journal_batches=3)
+    processor = BillingProcessor(TariffBook(), policy)
+    chance = random.Random(5)
+    place = 0
+    while place < len(events):
+        size, fate = chance.choice((1, 5, 40)), chance.random()
+        if fate < 0.1:
+            await batch(connection, processor, events[place : place + size], commit=False)
+            continue
+        if fate < 0.2:
+            processor = BillingProcessor(TariffBook(), policy)
+        await batch(connection, processor, events[place : place + size])
+        place += size
+    found = {row["cdr_id"]: row for row in await connection.fetch("SELECT * FROM billing.cdrs")}
+    assert found.keys() == world.tables.cdrs.keys()
+    assert len(found) > 20
+    for cdr_id, expected in world.tables.cdrs.items():
+        row = found[cdr_id]
+        assert (row["ocpi"], row["bill"]) == (expected["ocpi"], expected["bill"])
+        assert (row["total_excl"], row["total_incl"]) == (expected["total_excl"], expected["total_incl"])
+        assert (row["credit"], row["credit_reference_id"] or "") == (bool(expected["reference"]), expected["reference"])
+        assert row["energy_wh"] * 10**6 == expected["energy"]
+    before = await tables(connection)
+    await forget(connection)
+    await batch(connection, BillingProcessor(TariffBook()), events)
+    assert await tables(connection) == before
+
+
+class Service:
+    """`python -m services.billing`, started and killed."""
+
+    def __init__(self, servers: str, url: str) -> None:
+        self.environment = {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": servers,
+            "DATABASE_URL": url,
+            "BUSBAR_HEALTH_ADDRESS": "127.0.0.1:0",
+            "BUSBAR_LEASE_SECONDS": "1",
+            "BUSBAR_BILLING_LINGER_SECONDS": "0.05",
+        }
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.billing", cwd=ROOT, env=self.environment, stderr=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is not None:
+            assert self.process.returncode is None, f"it ended by itself with {self.process.returncode}"
+            self.process.send_signal(how)
+            await self.process.wait()
+            self.process = None
+
+
+@asynccontextmanager
+async def running(servers: str, url: str) -> AsyncIterator[Service]:
+    service = Service(servers, url)
+    await service.start()
+    try:
+        yield service
+    finally:
+        if service.process is not None and service.process.returncode is None:
+            service.process.kill()
+            await service.process.wait()
+
+
+async def settled(connection: Any, count: int, ends: dict[int, int], seconds: float = 60.0) -> None:
+    """Wait until billing has read everything, and has so many records."""
+    async with asyncio.timeout(seconds):
+        while True:
+            rows = await connection.fetch("SELECT partition, offsets FROM stream.progress WHERE group_name = 'billing'")
+            read = {row["partition"]: row["offsets"] for row in rows}
+            done = all(f": {end}}}" in (read.get(number) or "") for number, end in ends.items())
+            if done and await connection.fetchval("SELECT count(*) FROM billing.cdrs") >= count:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def cdr_topic(servers: str, expected: int, seconds: float = 30.0) -> dict[str, tuple[bytes, int]]:
+    """The records of csms.cdrs by key, until there are so many; those that came twice must be the same."""
+    consumer = KafkaConsumer(servers, group_id="look", client_id="look")
+    await consumer.start()
+    found: dict[str, tuple[bytes, int]] = {}
+    try:
+        await consumer.assign({TopicPartition("csms.cdrs", number): EARLIEST for number in range(PARTITIONS)})
+        async with asyncio.timeout(seconds):
+            while len(found) < expected:
+                for records in (await consumer.fetch(0.5)).values():
+                    for record in records:
+                        key = (record.key or b"").decode()
+                        told = (record.value or b"", record.partition)
+                        assert found.setdefault(key, told) == told
+    finally:
+        await consumer.stop()
+    return found
+
+
+async def test_killed_under_load_and_replayed_from_the_start(topics: str, postgres_url: str, connection: Any) -> None:
+    events = encoded(random_sessions(random.Random().randrange(10**9), 150, stations=12))
+    world = World(TARIFFS)
+    world.raw_batch([(value, place) for _, value, place, _ in events])
+    expected = world.tables.cdrs
+    producer = KafkaProducer(topics, flush_interval_seconds=0.0, client_id="events")
+    await producer.start()
+    ends: dict[int, int] = {}
+    consumer = KafkaConsumer(topics, group_id="ends", client_id="ends")
+    await consumer.start()
+    try:
+        async with running(topics, postgres_url) as service:
+            for part in range(4):
+                chunk = events[part * len(events) // 4 : (part + 1) * len(events) // 4]
+                for number, (key, value, place, at_ms) in enumerate([*chunk, *chunk[-20:]]):  # some come twice
+                    producer.append(SESSION_EVENTS_TOPIC, place, key=key, value=value, timestamp_ms=at_ms)
+                    if number % 50 == 0:
+                        await asyncio.sleep(0.01)
+                await producer.flush()
+                await asyncio.sleep(0.5)
+                await service.end(signal.SIGKILL)
+                await service.start()
+            partitions = [TopicPartition(SESSION_EVENTS_TOPIC, number) for number in range(PARTITIONS)]
+            ends = {each.partition: end for each, end in (await consumer.ends(partitions)).items()}
+            await settled(connection, len(expected), ends)
+            await service.end()
+        before = await tables(connection)
+        assert len(before["cdrs"]) == len(expected)
+        produced = await cdr_topic(topics, len(expected))
+        assert {key: value for key, (value, _) in produced.items()} == {
+            result.key.decode(): result.value for result in world.results
+        }
+        await forget(connection)
+        async with running(topics, postgres_url) as service:
+            await settled(connection, len(expected), ends)
+            await service.end()
+        assert await tables(connection) == before
+        assert await cdr_topic(topics, len(expected)) == produced
+    finally:
+        await consumer.stop()
+        await producer.stop()
