@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any
 
 from busbar.pricing.problems import Problem, TariffError
@@ -74,7 +75,7 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
     if value is None or value is True or value is False:
         parts.append({None: "null", True: "true", False: "false"}[value])
     elif isinstance(value, str):
-        parts.append(json.dumps(value, ensure_ascii=False))
+        parts.append(encode_basestring(value))
     elif isinstance(value, int):
         if value.bit_length() > 4 * MAX_EXPONENT:
             raise TypeError("a whole number is too long")
@@ -87,7 +88,7 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
         items = sorted(value.items()) if sort_keys else value.items()
         for index, (name, item) in enumerate(items):
             parts.append("," if index else "{")
-            parts.append(json.dumps(name, ensure_ascii=False))
+            parts.append(encode_basestring(name))
             parts.append(":")
             _write(item, parts, sort_keys)
         parts.append("}" if value else "{}")

@@ -98,7 +98,7 @@ def take(charge: Charge, event: Event) -> None:
 
 def needs_facts(charge: Charge, events: Sequence[Event]) -> bool:
     """Whether these events of a session cannot be folded without all its observations."""
-    if not charge.written or charge.loaded is not None:
+    if not charge.written or charge.loaded is not None or not any(event.final for event in events):
         return False
     feed = charge.feed.copy()
     for event in events:

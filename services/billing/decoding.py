@@ -21,6 +21,7 @@ from busbar.stream.interfaces import InvalidRecord
 
 SCHEMA = "csms.SessionEvent"
 _LAST_OF_HEAD = "time_zone"
+_UNREAD = frozenset(("trigger", "stop_reason", "stop_id_token", "station_tariff_id", "cost_details"))
 _MOST_HEADS = 65_536
 _ID = slice(5, 42)
 """Where the session's id stands, with its length."""
@@ -191,21 +192,26 @@ def _octets(value: Decimal | None) -> bytes | None:
 
 @cache
 def _decoders() -> tuple[bytes, Decoder, Decoder]:
-    """The header of the newest schema, and decoders of its first fields and of the others; decimals stay bytes."""
+    """The header of the newest schema, and decoders of its first fields and of the others.
+
+    Decimals, and texts that nobody here looks at, stay bytes.
+    """
     entry = newest(SCHEMA)
     source = json.loads(entry.schema)
     fields = source["fields"]
     split = [field["name"] for field in fields].index(_LAST_OF_HEAD) + 1
     head = {**source, "fields": fields[:split]}
-    tail = {**source, "fields": [_without_decimals(field) for field in fields[split:]]}
+    tail = {**source, "fields": [_plain(field) for field in fields[split:]]}
     return header_of(entry), compile_decoder(parse_schema(head)), compile_decoder(parse_schema(tail))
 
 
-def _without_decimals(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_decimals(each) for each in value]
+        return [_plain(each) for each in value]
     if not isinstance(value, dict):
         return value
     if value.get("logicalType") == "decimal":
         return "bytes"
-    return {name: _without_decimals(each) for name, each in value.items()}
+    if value.get("name") in _UNREAD:
+        return {"name": value["name"], "type": "bytes"}
+    return {name: _plain(each) for name, each in value.items()}
