@@ -73,7 +73,7 @@ class Folded:
     folded: int = 0
 
 
-def decode(processor: Processor[Any], records: list[Record], due: Sequence[Any]) -> Batch:
+def decode(processor: Processor[Any], records: list[Record]) -> Batch:
     """Read the records of a batch."""
     events: list[Any] = []
     for record in records:
@@ -84,7 +84,7 @@ def decode(processor: Processor[Any], records: list[Record], due: Sequence[Any])
         except Exception:
             _log_failure("decode", processor, record)
             raise
-    return Batch(records, events, list(due))
+    return Batch(records, events, [])
 
 
 def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Folded:

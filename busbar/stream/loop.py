@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _BACKLOG_MS = 2_000
 """A record that is older is part of a backlog: its edge and its station have other things to do than to wait for it."""
 _SMALLEST = 20
+_STEPS_TO_DATABASE = 2
+"""Turns of the event loop until a statement has been written to its socket."""
 
 
 def _nothing(*_: Any) -> None:
@@ -95,6 +97,8 @@ class Worker:
         self._limit = settings.batch_limit
         self._pace = 0.0002
         """Seconds that a record takes, lately."""
+        self._ahead: Batch | None = None
+        """The next batch, decoded already."""
         self._partitions = 0
         self._next_batch = self._next_due = self._next_tell = self._next_kafka_commit = 0.0
         self._kafka_commit: asyncio.Task[None] | None = None
@@ -132,27 +136,50 @@ class Worker:
     async def _turn(self) -> None:
         """One round: tend the leases if it is time, gather a batch, process it."""
         if self._now() >= self.ownership.next_look:
+            self._return_ahead()
             await self.ownership.tend()
         now = self._now()
         self._tell(now)
         if now < self._next_batch:
             await self._rest(max(0.001, min(self._next_batch, self.ownership.next_look) - now))
             return
-        resting = {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
         limit = self._paced_limit()
+        batch, self._ahead = self._ahead, None
+        if batch is None:
+            batch = decode(self._processor, await self._gather(limit, self._nap_seconds(now)))
+        batch.due.extend(await self._due())
+        if batch.size:
+            is_full = len(batch.records) >= limit
+            await self._process(batch)
+            if not is_full:
+                self._next_batch = self._now() + self._settings.linger_seconds
+
+    async def _gather(self, limit: int, timeout_seconds: float) -> list[Record]:
+        """The next records in order, waiting for so long if there are none."""
+        now = self._now()
+        resting = {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
         records = self._merge.take(limit, resting)
         # Also with a full batch at hand: only what is taken out of the consumer lets it ask for more.
-        fetched = await self._fetch(0.0 if records else self._nap_seconds(now))
+        fetched = await self._fetch(0.0 if records else timeout_seconds)
         if fetched:
             self.ownership.take_in(fetched)
             if len(records) < limit:
                 records += self._merge.take(limit - len(records), resting)
-        due = await self._due()
-        if records or due:
-            is_full = len(records) >= limit
-            await self._process(decode(self._processor, records, due))
-            if not is_full:
-                self._next_batch = self._now() + self._settings.linger_seconds
+        return records
+
+    async def _look_ahead(self) -> None:
+        """Decode the next batch while the database is busy with this one."""
+        if self._settings.linger_seconds or self._stop.is_set():
+            return
+        records = await self._gather(self._paced_limit(), 0.0)
+        if records:
+            self._ahead = decode(self._processor, records)
+
+    def _return_ahead(self) -> None:
+        """Undo `_look_ahead`, before anything happens that could change whose turn it is."""
+        if self._ahead is not None:
+            self._merge.put_back(self._ahead.records)
+            self._ahead = None
 
     async def _rest(self, seconds: float) -> None:
         if self._stop.is_set():
@@ -258,11 +285,23 @@ class Worker:
         packed = {number: pack_results(its_results) for number, its_results in by_partition.items()}
         advances = self.ownership.advances(folded.offsets, packed)
         began = self._now()
-        await self._store.commit(self._processor, state, advances)
+        commit = asyncio.ensure_future(self._store.commit(self._processor, state, advances))
+        try:
+            if not (folded.held or folded.busy):
+                for _ in range(_STEPS_TO_DATABASE):
+                    await asyncio.sleep(0)
+                await self._look_ahead()
+            await commit
+        except BaseException:
+            self._return_ahead()
+            raise
+        finally:
+            commit.cancel()
         took = self._now() - began
         self._commit_seconds.observe(took)
         if took >= self._settings.lease_seconds:
             logger.warning("a commit outlasted its lease", extra={"seconds": round(took, 1)})
+            self._return_ahead()
             self.ownership.lose(folded.offsets.keys())
             return False
         self.ownership.advanced(advances)
