@@ -7,23 +7,28 @@ CPU is counted per process from the kernel's own accounts; the client's share is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from benchmarks.load import plots, report
+from benchmarks.load import plots, profiles, report
 from benchmarks.load.report import Row
 from benchmarks.load.scenarios import QUICK, SCENARIOS, Options, Scenario, quick, warm_up
 from benchmarks.load.system import Shape, System, stack
+from busbar.local.errors import StackError
 from busbar.local.stack import raise_open_files
 
 LIMIT_SECONDS = 240.0
 """A scenario that takes longer hangs."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -94,10 +99,34 @@ def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
-async def until_told(work: asyncio.Task[None]) -> None:
+async def profile(
+    scenario: Scenario, options: Options, warm_stack_seconds: float, shape: Shape | None, run_file: Path | None
+) -> str:
+    """Where the time goes under a scenario's load, as Markdown."""
+    async with contextlib.AsyncExitStack() as exits:
+        if run_file is not None:
+            system = System.of(run_file)
+        else:
+            system = await exits.enter_async_context(stack(shape or scenario.shape))
+        await system.prepare(0)
+        await warm_up(system, options, warm_stack_seconds)
+        return await profiles.profile(system, scenario, options)
+
+
+def run_until_told(work: Coroutine[Any, Any, T]) -> T:
     """Do the work; SIGTERM ends it as Ctrl-C does, so that nothing is left running."""
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    await work
+
+    async def run() -> T:
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(run())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise SystemExit("stopped") from None
+    except (StackError, RuntimeError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command(epilog="Scenarios: " + "; ".join(f"{name}: {each.about}" for name, each in SCENARIOS.items()) + ".")
@@ -110,6 +139,9 @@ async def until_told(work: asyncio.Task[None]) -> None:
 @click.option("--sessions", type=int, help="Sessions processes, for all scenarios; else what each needs.")
 @click.option("--quick", "is_quick", is_flag=True, help=f"{', '.join(QUICK)} unless others are named; short.")
 @click.option("--run-file", type=click.Path(exists=True, path_type=Path), help="Measure a system that runs already.")
+@click.option(
+    "--profile", "profiled", type=click.Choice(list(SCENARIOS)), help="Say where the time goes under this load."
+)
 @click.option("--write", type=click.Path(path_type=Path), help="Write the table and plots into this Markdown file.")
 def main(
     names: tuple[str, ...],
@@ -121,6 +153,7 @@ def main(
     sessions: int | None,
     is_quick: bool,
     run_file: Path | None,
+    profiled: str | None,
     write: Path | None,
 ) -> None:
     """Measure Busbar on this machine."""
@@ -128,18 +161,17 @@ def main(
     options = Options(stations=stations, seconds=seconds, warm=warm)
     if is_quick:
         names, options, warm_stack = names or QUICK, quick(options), min(warm_stack, 12.0)
-    bench = Bench([SCENARIOS[name] for name in names or SCENARIOS], options, warm_stack)
     shape = Shape(edges or 1, sessions or 1) if edges or sessions else None
+    if profiled is not None:
+        table = run_until_told(profile(SCENARIOS[profiled], options, warm_stack, shape, run_file))
+        print(table)
+        if write is not None:
+            report.replace(write, f"profile of {profiled}", table)
+        return
+    bench = Bench([SCENARIOS[name] for name in names or SCENARIOS], options, warm_stack)
     print("\n".join(f"- {line}" for line in report.settings()), report.table([]), sep="\n\n", flush=True)
 
-    async def go() -> None:
-        work = bench.on(System.of(run_file)) if run_file else bench.on_stacks(shape)
-        await until_told(asyncio.create_task(work))
-
-    try:
-        asyncio.run(go())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise SystemExit("stopped") from None
+    run_until_told(bench.on(System.of(run_file)) if run_file else bench.on_stacks(shape))
     if write is not None:
         how = f"Each scenario: {options.warm:g} s of warm-up, {options.seconds:g} s measured, on a warm system."
         pictures = plots.write(bench.rows, write.with_suffix(""))

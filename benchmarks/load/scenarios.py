@@ -9,9 +9,10 @@ import resource
 import signal
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -52,7 +53,7 @@ class Options:
     backlog: int = 60_000
 
 
-Run = Callable[[System, Options], Awaitable[list[Row]]]
+Run = Callable[[System, Options], Coroutine[Any, Any, list[Row]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""What a run of the load benchmark says: rows, sections of a page, plots and profiles."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load import plots, report
+from benchmarks.load.profiles import group_of, summarize
+from benchmarks.load.report import Row
+from benchmarks.load.scenarios import loop_delay_ms, quantiles
+
+CPU = {"edge": 60.0, "sessions": 90.0, "billing": 3.0, "insights": 4.0, "client": 20.0}
+
+
+def test_the_sum_is_of_everything_but_the_client_and_unknown_services_are_the_others() -> None:
+    row = Row("events", "TransactionEvent", 1000, 5000.0, (10.0, 20.0, 30.0), CPU, 0.9, (5.0, 100.0))
+    assert row.cpu_sum == 157.0
+    cells = [cell.strip() for cell in report.line(row).strip("|").split("|")]
+    assert cells[3:] == ["10.0 / 20.0 / 30.0", "60 / 90 / 0 / 0 / 0 / 7 / 0 / 0 / 20", "157", "90%", "5 / ≤ 100"]
+    assert len(cells) == len(report.HEAD)
+
+
+def test_a_row_without_figures_is_a_line_all_the_same_and_tells_its_problem() -> None:
+    line = report.line(Row("idle", "idle sockets", 0, problems=["FAILED: a|b"]))
+    assert "**FAILED: a\\|b**" in line
+    assert "nan" not in line
+
+
+def test_a_section_is_written_anew_and_what_stands_around_it_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n")
+    report.replace(page, "figures", "old\n")
+    page.write_text(page.read_text() + "\nafter\n")
+    report.replace(page, "profile", "other\n")
+    report.replace(page, "figures", "new\n")
+    text = page.read_text()
+    assert "old" not in text
+    assert [text.index(word) for word in ("# Title", "new", "after", "other")] == sorted(
+        text.index(word) for word in ("# Title", "new", "after", "other")
+    )
+    page.write_text(text.replace("<!-- figures: end -->", ""))
+    with pytest.raises(ValueError, match="figures: end"):
+        report.replace(page, "figures", "newer\n")
+
+
+def test_the_worst_delay_is_the_bound_of_the_highest_bucket_that_was_hit_in_between() -> None:
+    before = {0.01: 5.0, 0.1: 5.0, 1.0: 6.0, math.inf: 6.0}
+    after = {0.01: 95.0, 0.1: 105.0, 1.0: 106.0, math.inf: 106.0}
+    p99, worst = loop_delay_ms(before, after)
+    assert worst == 100.0, "the one above was there before"
+    assert 10.0 < p99 <= 100.0
+    assert math.isnan(loop_delay_ms(after, after)[1])
+
+
+def test_quantiles_of_nothing_are_not_numbers() -> None:
+    assert all(map(math.isnan, quantiles([])))
+    assert quantiles(value / 1000 for value in range(1, 101)) == (51.0, 96.0, 100.0)
+
+
+def test_plots_are_drawn_of_what_there_is_and_hold_every_figure(tmp_path: Path) -> None:
+    rows = [Row("events", "TransactionEvent", 1000, 5000.0, (1, 2, 3), CPU)]
+    rows += [Row(f"latency-{rate}", "open", 1000, rate, (1.0, 2.0, float(rate))) for rate in (200, 1000)]
+    rows += [Row("scaling", "scaling", count, 1000.0, (1, 2, 3), CPU) for count in (100, 19_500)]
+    shown = plots.write(rows, tmp_path / "performance")
+    assert [line.partition("](")[2].rstrip(")\n") for line in shown] == [
+        "performance/cpu.svg",
+        "performance/latency.svg",
+        "performance/scaling.svg",
+    ]
+    for name in ("cpu", "latency", "scaling"):
+        xml.etree.ElementTree.parse(tmp_path / "performance" / f"{name}.svg")
+    assert ">90<" in (tmp_path / "performance" / "cpu.svg").read_text()
+    assert plots.write([Row("idle", "idle", 0)], tmp_path / "nothing") == []
+
+
+@pytest.mark.parametrize(
+    ("stack", "group"),
+    [
+        ("run (uvloop/__init__.py:92);write (libc.so.6)", "system call: write"),
+        ("run (services/edge/hub.py:3);encode_1 (<avro csms.OutboundMessage>:7);sub_0x12 (libpython3.11.so)", "Avro"),
+        ("take (services/sessions/energy.py:3);Py_DECREF (object.h:537)", "services/sessions/energy.py"),
+        ("fold (busbar/stream/batch.py:1);gc_collect_main (libpython3.11.so.1.0)", "garbage collection"),
+        ("0x7f77 (libc.so.6)", "other"),
+    ],
+)
+def test_a_sample_belongs_to_its_innermost_frame_that_says_something(stack: str, group: str) -> None:
+    assert group_of(stack.split(";"))[0] == group
+
+
+def test_a_profile_adds_up_to_all_samples() -> None:
+    table = summarize("edge-0", "a (x.py:1);write (libc.so.6) 75\nfold (services/sessions/core.py:9) 25\n")
+    assert "| 75% | system call: write | `write` |" in table
+    assert "| 25% | services/sessions/core.py | `fold` |" in table
