@@ -35,7 +35,8 @@ def explanation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     tariff = document["tariff"]
     taxes = "after tax" if document["prices_include_tax"] else "before tax"
     yield f"Tariff {tariff['id']} ({tariff['format']}, {tariff['fingerprint']}), {document['time_zone']}, {taxes}:"
-    for number, line in enumerate(document["lines"], 1):
+    shown = (line for line in document["lines"] if line["kind"] != LineKind.ROUNDING or line[side])
+    for number, line in enumerate(shown, 1):
         amount = f"{plain(line[side], digits)} {currency}"
         yield f"{number:4} {_when(line, zone):32} {_what(line, digits)} = {amount}{_why(line)}".rstrip()
     yield from (f"     note {note}: {_NOTES.get(note, '')}".rstrip(": ") for note in document["notes"])

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from busbar.cli._explained import explanation_lines
+from busbar.cli._recording import is_recorded, read_recording
 from busbar.ocpp.times import timestamp_ms
 from busbar.pricing import ChargingState, Fact, FactKind, Options, Pricer, Rounding, RoundingMode, Tariff
 from busbar.pricing.assignment import read_tariff
@@ -70,6 +71,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 @click.option("--power", type=NUMBER, help="kW, in the place of --kwh or --minutes.")
 @click.option("--parking", type=NUMBER, default="0", help="Minutes that the car stays after that.")
 @click.option("--reserved", type=NUMBER, default="0", help="Minutes that it was reserved before.")
+@click.option("--transaction", help="Which one, if the station sent several.")
 @click.option("--time-zone", default="UTC", show_default=True, help="IANA name of the location's, as Europe/Berlin.")
 @click.option(
     "--digits", type=click.IntRange(0, 10), help="Round to so many digits; those of the currency unless given."
@@ -86,6 +88,7 @@ def command(
     power: Decimal | None,
     parking: Decimal,
     reserved: Decimal,
+    transaction: str | None,
     time_zone: str,
     digits: int | None,
     rounding: str,
@@ -95,16 +98,18 @@ def command(
     """Show what SESSION costs by TARIFF, and why: the receipt, and which price applied when.
 
     TARIFF is a JSON file: a Tariff of OCPI 2.2.1 or 2.3.0, or a TariffType of OCPP 2.1. SESSION is one, too: an OCPI
-    CDR or Session, or facts, one in a line or in a list, such as {"kind": "sampled", "at": "2026-03-29T01:30:00Z",
-    "register_wh": 5000, "state": "SuspendedEV"}. Without it, the session is what the options say. - reads from
-    standard input.
+    CDR or Session; what a station sent; or facts such as {"kind": "sampled", "at": "2026-03-29T01:30:00Z",
+    "register_wh": 5000, "state": "SuspendedEV"}. What a station sent are OCPP-J frames, payloads of TransactionEvents
+    or what `busbar tail --json` printed; they and facts are in a list or one in a line. Without SESSION, the session
+    is what the options say. - reads from standard input.
 
     The engine is the one that bills. No server is needed.
 
     \b
     busbar price tariff.json --start 2026-03-29T01:30 --time-zone Europe/Berlin --kwh 20 --minutes 90 --parking 30
     busbar price tariff.json cdr.json --json
-    busbar price tariff.json facts.jsonl --html > receipt.html
+    busbar tail DEMO-0001 --since 1d --no-follow --json > sent.jsonl
+    busbar price tariff.json sent.jsonl --transaction 4711 --html > receipt.html
     """
     if as_json and as_html:
         raise click.UsageError("--json or --html, not both")
@@ -117,8 +122,10 @@ def command(
         raise click.UsageError(
             "the session is in SESSION: --start, --kwh, --minutes and their like describe one without"
         )
+    if session is None and transaction is not None:
+        raise click.UsageError("--transaction picks one out of SESSION, which is not given")
     read = _read_tariff(tariff)
-    recorded = described_session(described, time_zone) if session is None else _read_session(session)
+    recorded = described_session(described, time_zone) if session is None else _read_session(session, transaction)
     options = Options(rounding=Rounding(mode=RoundingMode(rounding), digits=digits))
     document = explain(Pricer(read, time_zone, options).price(recorded.facts), time_zone)
     if as_html:
@@ -200,9 +207,9 @@ def _read_tariff(path: Path) -> Tariff:
         raise _told(path, error) from None
 
 
-def _read_session(path: Path) -> RecordedSession:
+def _read_session(path: Path, transaction: str | None) -> RecordedSession:
     try:
-        return read_session(parse_json_or_lines(_text(path)))
+        return read_session(parse_json_or_lines(_text(path)), transaction)
     except UnreadableError as error:
         raise _told(path, error) from None
 
@@ -247,12 +254,14 @@ def _complete(line: str) -> bool:
     return True
 
 
-def read_session(value: Any) -> RecordedSession:
+def read_session(value: Any, transaction: str | None = None) -> RecordedSession:
     """A session in any of the forms that SESSION may have. Raises `SessionError`."""
     if isinstance(value, dict) and value.keys() & {"charging_periods", "kwh", "start_date_time"}:
         return read_ocpi_session(value)
+    if isinstance(value, dict) and is_recorded(value):
+        value = [value]
     if not isinstance(value, list):
-        raise SessionError([Problem("$", "is neither an OCPI CDR or Session nor a list of facts")])
+        raise SessionError([Problem("$", "is neither an OCPI CDR or Session, nor facts, nor what a station sent")])
     if not value:
         raise SessionError([Problem("$", "is empty")])
-    return read_facts(value)
+    return read_recording(value, transaction) if is_recorded(value[0]) else read_facts(value)

@@ -150,6 +150,7 @@ def test_errors_name_the_file_and_the_place(tariff: str, tmp_path: Path) -> None
         (("--minutes", "5", "--start", "noon"), "'noon' is not a date and time"),
         (("--minutes", "5", "--start", "9999-12-31"), "is not a date and time"),
         (("--minutes", "5", "--time-zone", "Mars/Base"), "'Mars/Base' is an unknown IANA time zone"),
+        (("--minutes", "5", "--transaction", "T"), "which is not given"),
         (("--minutes", "5", "--json", "--html"), "not both"),
     ],
 )
