@@ -125,6 +125,12 @@ class WatchedProducer(MemoryProducer):
     """A producer that lets nothing out that is not committed."""
 
     database: MemoryDatabase
+    gate: asyncio.Event
+
+    async def flush(self) -> None:
+        await self.gate.wait()
+        await super().flush()
+        await self.gate.wait()
 
     def append(self, topic: str, partition: int, **record: Any) -> None:
         if topic == "out":
@@ -145,6 +151,7 @@ class Process:
         self.dead = False
         self.producer = WatchedProducer(simulation.broker)
         self.producer.database = simulation.database
+        self.producer.gate = self.gate
         self.consumer = GatedConsumer(simulation.broker, group_id=GROUP, max_records=simulation.rng.choice((3, 1000)))
         self.consumer.gate = self.gate
         store = MemoryProgressStore(
