@@ -60,7 +60,8 @@ def apply(state: State, event: Event) -> list[Result]:
     if not event.final:
         if was_final:
             charge.status, charge.reason, charge.due = OPEN, "", True
-        return [] if event.offline else _tell(state, event.partition, charge, event.received_ms)
+        answered = event.answered and not charge.doubtful
+        return [] if event.offline else _tell(state, event.partition, charge, event.received_ms, answered=answered)
     charge.due = True
     return _settle(state, charge, event)
 
@@ -88,6 +89,7 @@ def take(charge: Charge, event: Event) -> None:
     charge.unwritten += observations
     feed = charge.feed
     facts = feed.take(frame, observations)
+    charge.doubtful |= not feed.exact
     if facts:
         charge.waiting += facts
         if len(charge.waiting) > MOST_WAITING and (charge.reason or not event.head.tariff_id):
@@ -145,20 +147,30 @@ def _catch_up(charge: Charge, pricer: Pricer) -> bool:
     return True
 
 
-def _tell(state: State, number: int, charge: Charge, at_ms: int) -> list[Result]:
-    """Tell the station of a session that goes on what it costs by now, if that is worth telling."""
+def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bool = False) -> list[Result]:
+    """Tell the station of a session that goes on what it costs by now, if that is worth telling.
+
+    Args:
+        number: The partition.
+        at_ms: When the event was received, or the instant of a look.
+        answered: The event's answer tells it what it costs.
+    """
     head, display = charge.head, charge.display
     if not head.tariff_id or charge.frame.ended_ms is not None or state.now_ms - at_ms > COMMAND_MS:
         return []
     mode = state.mode_of(head)
-    if mode is CostMode.NONE or (display is not None and at_ms < display.calm_until_ms):
+    if mode is CostMode.NONE:
+        return []
+    if display is not None and (at_ms < display.calm_until_ms or (answered and mode is CostMode.COST_UPDATED)):
+        display.answered_ms = at_ms if answered else display.answered_ms
         return []
     display = charge.display = display or Display()
     try:
         pricer = _pricer(state, charge)
         if not _catch_up(charge, pricer) or charge.price is None:
             return []
-        told = tell_running(display, subject(charge), charge.price, at_ms, mode, state.policy.telling, pricer)
+        telling = state.policy.telling
+        told = tell_running(display, subject(charge), charge.price, at_ms, mode, telling, pricer, answered=answered)
     except CannotPriceError as error:
         charge.reason = str(error)
         return []

@@ -76,6 +76,10 @@ class Event:
     flags: list[str]
     raw: bytes
     """The record's value."""
+    answered: bool
+    """Whether it is a TransactionEvent of 2.x, whose answer tells the station what the session costs so far."""
+    cost_details: str
+    """JSON text: what the station says that the session costs. 2.1 only."""
 
 
 def read_event(raw: bytes, partition: int) -> Event:
@@ -163,6 +167,8 @@ def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> E
         [_signed(value) for value in signed] if signed else [],
         tail["flags"],
         raw,
+        order is not None,
+        tail["cost_details"],
     )
 
 

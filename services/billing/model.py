@@ -115,6 +115,8 @@ class Charge:
     """Its row is written with this batch."""
     display: Display | None = None
     """What its station was told of its cost; `None`: nothing yet."""
+    doubtful: bool = False
+    """Events came out of order: answers to its TransactionEvents tell no cost any more."""
 
     @property
     def observations(self) -> list[Observation] | None:

@@ -49,6 +49,8 @@ class Display:
     told: Told | None = None
     calm_until_ms: int = 0
     """By our clock; before that nothing that is heard of the session can make anything worth telling."""
+    answered_ms: int = 0
+    """When the answer to a TransactionEvent told the station the cost last; the answers are not ours."""
     look_ms: int | None = None
     """When to look at the session although nothing was heard of it."""
 
@@ -112,20 +114,26 @@ def tell_running(
     mode: CostMode,
     telling: Telling,
     pricer: Pricer,
+    *,
+    answered: bool = False,
 ) -> Result | None:
     """Tell what a session costs by now, if that is worth telling, and note when to look again.
 
     Args:
         price: All that is known of it, priced.
         at_ms: Now: when the event was received, or the instant of a look.
+        answered: Plain CostUpdated is not needed now, because the event's own answer says the same.
     """
     edges = edges_of(pricer)
+    answered = answered and mode is CostMode.COST_UPDATED
     state = as_of(price, at_ms, pricer)
     cost = pricer.cost(state).incl_tax
     now = told_now(state, at_ms, cost, pricer, edges)
     result = None
-    if is_due(display.told, now, telling.cadence, mode):
-        payload = _running(subject, state, at_ms, cost, mode, pricer, edges)
+    if _answered_lately(display, now, telling.cadence, mode):
+        display.told = replace(now, at_ms=display.answered_ms)
+    elif is_due(display.told, now, telling.cadence, mode):
+        payload = None if answered else _running(subject, state, at_ms, cost, mode, pricer, edges)
         if payload is not None:
             result = _command(subject, mode, payload, "running", at_ms)
         display.told = now
@@ -189,6 +197,13 @@ def _command(subject: Subject, mode: CostMode, payload: Mapping[str, Any], what:
         at_ms,
         COMMAND_MS,
     )
+
+
+def _answered_lately(display: Display, now: Told, cadence: Cadence, mode: CostMode) -> bool:
+    """Whether answers to events have told the cost within the interval, so that it need not be told by the clock."""
+    if mode is not CostMode.COST_UPDATED or not cadence.interval_ms or display.told is None:
+        return False
+    return display.told.at_ms < display.answered_ms and now.at_ms < display.answered_ms + cadence.interval_ms
 
 
 def _calm_until(

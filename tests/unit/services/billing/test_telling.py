@@ -194,6 +194,36 @@ class TestTheClock:
         assert costs(world.told(session.measured(6, 100))) == [0.6]
 
 
+class TestAnswers:
+    """sessions answers every TransactionEvent of 2.x with the cost: what it tells is not told again."""
+
+    def test_what_the_answers_tell_is_not_told_again(self) -> None:
+        world, session = Displays(BY_ENERGY), Session()
+        assert world.told(session.started(seq_no=0)) == []
+        assert world.told(session.measured(2, 1000, seq_no=1)) == []
+        # A meter value outside of TransactionEvent is answered with nothing.
+        assert costs(world.told(session.measured(4, 2000))) == [1]
+
+    def test_the_clock_tells_only_what_no_answer_has_told_for_an_interval(self) -> None:
+        world, session = Displays(BY_TIME), Session()
+        world.told(session.started(seq_no=0))
+        world.told(session.measured(0.5, 100, seq_no=1))
+        assert world.tick(1.2) == []
+        assert costs(world.tick(1.6)) == [0.15]
+        assert costs(world.tick(2.6)) == [0.25]
+
+    def test_answers_without_a_cost_do_not_count(self) -> None:
+        world, session = Displays(BY_ENERGY), Session()
+        start, late = session.started(seq_no=0), session.measured(1, 500, seq_no=3)
+        # Out of order: sessions is not certain of the cost.
+        world.told(start, late, session.measured(0.5, 200, seq_no=2))
+        assert costs(world.told(session.measured(3, 2000, seq_no=4))) == [1]
+
+    def test_a_display_of_the_california_set_is_told_all_the_same(self) -> None:
+        world, session = Displays(BY_ENERGY, "california"), Session()
+        assert len(world.told(session.started(seq_no=0))) == 1
+
+
 class TestCalifornia:
     def test_a_display_is_told_prices_and_where_they_change(self) -> None:
         world, session = Displays(AT_HALF_PAST, "california"), Session(head=V16)
