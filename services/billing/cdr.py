@@ -38,8 +38,8 @@ def cdr_id(session_id: str, number: int) -> str:
     return str(uuid5(UUID(session_id), f"cdr {number}"))
 
 
-def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site | None) -> tuple[Cdr, str]:
-    """The next record of a session, and a digest of what it says, its own id and the site's address apart."""
+def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site | None) -> Cdr:
+    """The next record of a session."""
     head, frame = charge.head, charge.frame
     number = charge.number + 1
     flags = _flags(charge, bill, feed)
@@ -65,7 +65,7 @@ def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site 
         "credit": False,
         "last_updated": timestamp(charge.received_ms),
     }
-    record = Cdr(
+    return Cdr(
         cdr_id=identity,
         session_id=head.session_id,
         number=number,
@@ -86,8 +86,8 @@ def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site 
         ocpi=serialize_json(document),
         bill=explanation,
         updated_ms=charge.received_ms,
+        digest=digest,
     )
-    return record, digest
 
 
 def credit_of(cdr: Cdr, at_ms: int) -> Cdr:
@@ -177,6 +177,8 @@ def _flags(charge: Charge, bill: Bill, feed: Feed) -> tuple[str, ...]:
     """What was noticed of the session, then of its price."""
     found = dict.fromkeys(charge.flags)
     found |= dict.fromkeys(note.value for note in bill.notes)
+    if charge.remark:
+        found[charge.remark] = None
     if len(charge.head.id_token) > _LONGEST_ID:
         found[_CUT] = None
     late = feed.first_ms is not None and feed.start_ms is not None and feed.first_ms > feed.start_ms + _SLACK_MS

@@ -16,9 +16,10 @@ from busbar.records import Result
 from services.billing import metrics
 from services.billing.cdr import cdr_result, credit_of, make_cdr
 from services.billing.decoding import Event
-from services.billing.model import FAILED, JOINED, MOST_WAITING, OPEN, PRICED, UNPRICED, Charge, State
+from services.billing.model import FAILED, JOINED, MOST_WAITING, OPEN, PRICED, UNPRICED, Cdr, Charge, State
 from services.billing.running import CostMode
-from services.billing.telling import COMMAND_MS, Display, Look, Subject, tell_final, tell_running
+from services.billing.station_cost import compare
+from services.billing.telling import COMMAND_MS, Display, Look, Subject, tell_final, tell_running, tell_total
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def take(charge: Charge, event: Event) -> None:
         charge.offline = event.offline
     if event.signed:
         charge.signed += event.signed
+    charge.station_cost = event.cost_details or charge.station_cost
     charge.unwritten += observations
     feed = charge.feed
     facts = feed.take(frame, observations)
@@ -215,6 +217,9 @@ def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
     try:
         with metrics.PRICING.time():
             bill, feed = _bill(state, charge)
+            told = _compare(state, charge, bill)
+            records = _records(state, charge, bill, feed)
+            results = [cdr_result(record, event.partition) for record in records]
     except CannotPriceError as error:
         charge.status = FAILED if charge.head.tariff_id else UNPRICED
         charge.reason = str(error)
@@ -223,7 +228,13 @@ def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
     else:
         charge.status, charge.reason = PRICED, ""
         charge.currency, charge.cost = bill.currency, (bill.total.excl_tax, bill.total.incl_tax)
-        return _record(state, charge, event, bill, feed)
+        if results:
+            state.count("sessions", "corrected" if charge.number else PRICED)
+            state.cdrs += records
+            charge.standing = last = records[-1]
+            charge.number, charge.cdr_id, charge.digest = last.number, last.cdr_id, last.digest
+            results += _tell_final(state, charge, bill)
+        return [*results, *told]
     if charge.status != before:
         state.count("sessions", charge.status)
     if not charge.number:
@@ -231,19 +242,35 @@ def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
     return []
 
 
-def _record(state: State, charge: Charge, event: Event, bill: Bill, feed: Feed) -> list[Result]:
-    cdr, digest = make_cdr(charge, bill, feed, state.policy, state.book.site(charge.head.site_id))
-    if digest == charge.digest:
+def _compare(state: State, charge: Charge, bill: Bill) -> list[Result]:
+    """Hold what the station says that the session costs against the bill; tell it the total if it could not say."""
+    if not charge.station_cost:
         return []
-    records = [cdr]
-    if charge.number:
-        if charge.standing is None:
-            raise RuntimeError(f"the record {charge.cdr_id} has not been loaded")
-        records.insert(0, credit_of(charge.standing, charge.received_ms))
-    state.count("sessions", "corrected" if charge.number else PRICED)
-    charge.number, charge.cdr_id, charge.digest, charge.standing = cdr.number, cdr.cdr_id, digest, cdr
-    state.cdrs += records
-    return [*(cdr_result(record, event.partition) for record in records), *_tell_final(state, charge, bill)]
+    session_id = charge.head.session_id
+    found = compare(session_id, charge.station_cost, bill, charge.received_ms)
+    state.station_costs[session_id] = found
+    charge.remark = found.flag
+    if found.flag:
+        state.count("sessions", found.flag)
+    if not found.failed or state.now_ms - charge.received_ms > COMMAND_MS:
+        return []
+    told = tell_total(subject(charge), bill.total.incl_tax, charge.received_ms)
+    if told is None:
+        return []
+    state.count("told", "total")
+    return [told]
+
+
+def _records(state: State, charge: Charge, bill: Bill, feed: Feed) -> list[Cdr]:
+    """The next record, after the credit of the one that stands; none if it says the same."""
+    cdr = make_cdr(charge, bill, feed, state.policy, state.book.site(charge.head.site_id))
+    if cdr.digest == charge.digest:
+        return []
+    if not charge.number:
+        return [cdr]
+    if charge.standing is None:
+        raise RuntimeError(f"the record {charge.cdr_id} has not been loaded")
+    return [credit_of(charge.standing, charge.received_ms), cdr]
 
 
 def _bill(state: State, charge: Charge) -> tuple[Bill, Feed]:

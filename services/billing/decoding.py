@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from busbar.avro import InvalidAvro, decode
 from busbar.avro.codec import header_of, newest
@@ -21,7 +22,7 @@ from busbar.stream.interfaces import InvalidRecord
 
 SCHEMA = "csms.SessionEvent"
 _LAST_OF_HEAD = "time_zone"
-_UNREAD = frozenset(("trigger", "stop_reason", "stop_id_token", "station_tariff_id", "cost_details"))
+_UNREAD = frozenset(("trigger", "stop_reason", "stop_id_token", "station_tariff_id"))
 _MOST_HEADS = 65_536
 _ID = slice(5, 42)
 """Where the session's id stands, with its length."""
@@ -96,13 +97,13 @@ def read_event(raw: bytes, partition: int) -> Event:
         if known is None or not raw.startswith(known[0]):
             known = _read_head(raw, read_head)
         tail, end = read_tail(raw, len(known[0]))
+        if end == len(raw):
+            return _event(known[1], tail, raw, partition)
     except InvalidAvro as error:
         raise InvalidRecord("undecodable", str(error)) from error
     except DECODE_ERRORS as error:
         raise InvalidRecord("undecodable", f"{SCHEMA}: {type(error).__name__}: {error}") from error
-    if end != len(raw):
-        raise InvalidRecord("undecodable", f"{SCHEMA}: {len(raw)} bytes, of which {end} were expected")
-    return _event(known[1], tail, raw, partition)
+    raise InvalidRecord("undecodable", f"{SCHEMA}: {len(raw)} bytes, of which {end} were expected")
 
 
 _heads: dict[bytes, tuple[bytes, Head]] = {}
@@ -114,8 +115,21 @@ def _read_head(raw: bytes, read: Decoder) -> tuple[bytes, Head]:
         raise InvalidAvro(f"{SCHEMA}: {len(raw)} bytes end within its first fields")
     if len(_heads) >= _MOST_HEADS:
         _heads.clear()
-    known = _heads[raw[_ID]] = (raw[:end], Head(**fields))
+    known = _heads[raw[_ID]] = (raw[:end], _head(fields))
     return known
+
+
+def _head(fields: dict[str, Any]) -> Head:
+    """Raises `InvalidAvro` for what no table has room for."""
+    head = Head(**fields)
+    try:
+        if head.session_id:
+            UUID(head.session_id)
+    except ValueError:
+        raise InvalidAvro(f"{SCHEMA}: the session's id is no UUID") from None
+    if not 0 <= head.tariff_version < 1 << 31:
+        raise InvalidAvro(f"{SCHEMA}: version {head.tariff_version} of a tariff")
+    return head
 
 
 def _read_other(raw: bytes, partition: int) -> Event:
@@ -123,7 +137,7 @@ def _read_other(raw: bytes, partition: int) -> Event:
     name, value = decode(raw)
     if name != SCHEMA:
         raise InvalidRecord("undecodable", f"{name} is not {SCHEMA}")
-    head = Head(**{each: value[each] for each in Head.__slots__})
+    head = _head({each: value[each] for each in Head.__slots__})
     for each in ("energy_wh", "register_begin_wh", "register_end_wh"):
         value[each] = _octets(value[each])
     for point in value["points"]:
@@ -137,7 +151,7 @@ def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> E
     points = [
         (
             point["at"],
-            None if (register := point["register_wh"]) is None else int.from_bytes(register, "big", signed=True),
+            None if (register := point["register_wh"]) is None else _uwh(register),
             None if (power := point["power_w"]) is None else _micro(power),
             None if (current := point["current_a"]) is None else _micro(current),
         )
@@ -158,10 +172,10 @@ def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> E
             at_ms,
             tail["started_at"],
             tail["ended_at"],
-            int.from_bytes(tail["energy_wh"], "big", signed=True),
+            _uwh(tail["energy_wh"]),
             tail["energy_rung"],
-            None if begin is None else int.from_bytes(begin, "big", signed=True),
-            None if end is None else int.from_bytes(end, "big", signed=True),
+            None if begin is None else _uwh(begin),
+            None if end is None else _uwh(end),
         ),
         observe(at_ms, sequence if order is None else order, tail["charging_state"], points),
         [_signed(value) for value in signed] if signed else [],
@@ -181,6 +195,13 @@ def _signed(value: Mapping[str, Any]) -> Signed:
         value["signing_method"],
         value["public_key"],
     )
+
+
+def _uwh(octets: bytes) -> int:
+    """Energy in micro-Wh. Raises `InvalidAvro` for what no table has room for."""
+    if len(octets) > 8:
+        raise InvalidAvro(f"{SCHEMA}: energy of {len(octets)} bytes")
+    return int.from_bytes(octets, "big", signed=True)
 
 
 def _micro(value: float) -> int | None:

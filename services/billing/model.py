@@ -15,6 +15,7 @@ from busbar.pricing.state import SessionState
 from busbar.tariffs import TariffBook
 from services.billing.decoding import Event, Head, Signed
 from services.billing.running import CostMode
+from services.billing.station_cost import StationCost
 from services.billing.telling import Display, Looks, Telling
 
 OPEN = "open"
@@ -57,6 +58,8 @@ class Cdr:
     ocpi: str
     bill: str
     updated_ms: int
+    digest: str = field(default="", compare=False)
+    """Of what it says, its own id and the site's address apart. Not stored with it."""
 
     @property
     def credit(self) -> bool:
@@ -105,6 +108,11 @@ class Charge:
     """The record that stands."""
     digest: str = ""
     """Of what it says."""
+
+    station_cost: str = ""
+    """What the station said last that it costs: JSON text of its costDetails. 2.1 only."""
+    remark: str = ""
+    """The flag that comes of it."""
 
     # Of this process only, not stored.
     standing: Cdr | None = None
@@ -165,6 +173,7 @@ class State:
     partitions: dict[int, Partition] = field(default_factory=dict)
     cdrs: list[Cdr] = field(default_factory=list)
     unattributed: list[Event] = field(default_factory=list)
+    station_costs: dict[str, StationCost] = field(default_factory=dict)
     counts: dict[tuple[str, str], float] = field(default_factory=dict)
     """What happened how often, for the metrics."""
     now_ms: int = 0
@@ -211,6 +220,8 @@ def dump_charge(charge: Charge) -> bytes:
             charge.number,
             charge.cdr_id,
             charge.digest,
+            charge.station_cost,
+            charge.remark,
         ]
     )
 
@@ -250,6 +261,8 @@ def load_charge(raw: bytes) -> Charge:
         number,
         cdr_id,
         digest,
+        station_cost,
+        remark,
     ) = values
     return Charge(
         head=Head(*head),
@@ -272,6 +285,8 @@ def load_charge(raw: bytes) -> Charge:
         number=number,
         cdr_id=cdr_id,
         digest=digest,
+        station_cost=station_cost,
+        remark=remark,
     )
 
 

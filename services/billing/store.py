@@ -12,6 +12,7 @@ from busbar.stream.interfaces import StoreCall
 from services.billing.core import price_so_far
 from services.billing.decoding import Event
 from services.billing.model import OPEN, Cdr, Charge, Partition, State, add_batch, dump_charge, load_charge
+from services.billing.station_cost import StationCost
 
 STORE_FUNCTION = "billing.store"
 
@@ -125,6 +126,7 @@ def store_call(state: State) -> StoreCall:
         *_columns(state.cdrs, _CDR_COLUMNS),
         *_columns(state.unattributed, _UNATTRIBUTED_COLUMNS),
         *([row[place] for row in journal] for place in range(4)),
+        *_columns(list(state.station_costs.values()), _STATION_COST_COLUMNS),
     )
     return StoreCall(STORE_FUNCTION, arguments)
 
@@ -200,7 +202,7 @@ _SESSION_COLUMNS: Sequence[Callable[[Charge], Any]] = (
     lambda charge: charge.frame.ended_ms,
     lambda charge: charge.cdr_id,
     lambda charge: charge.number,
-    lambda charge: ",".join(charge.flags),
+    lambda charge: ",".join([*charge.flags, charge.remark] if charge.remark else charge.flags),
     lambda charge: charge.received_ms,
     dump_charge,
 )
@@ -225,6 +227,17 @@ _CDR_COLUMNS: Sequence[Callable[[Cdr], Any]] = (
     lambda cdr: cdr.ocpi,
     lambda cdr: cdr.bill,
     lambda cdr: cdr.updated_ms,
+)
+_STATION_COST_COLUMNS: Sequence[Callable[[StationCost], Any]] = (
+    lambda cost: cost.session_id,
+    lambda cost: cost.currency,
+    lambda cost: cost.total,
+    lambda cost: cost.after_tax,
+    lambda cost: cost.ours,
+    lambda cost: cost.failed,
+    lambda cost: cost.reason,
+    lambda cost: cost.details,
+    lambda cost: cost.checked_ms,
 )
 _UNATTRIBUTED_COLUMNS: Sequence[Callable[[Event], Any]] = (
     lambda event: event.event_id,

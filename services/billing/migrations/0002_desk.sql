@@ -38,6 +38,22 @@ CREATE TABLE billing.cost_refusals (
 COMMENT ON TABLE billing.cost_refusals IS
     'Stations that know no CostUpdated; they are sent none until they boot again. Written by the billing service.';
 
+CREATE TABLE billing.station_costs (
+    session_id uuid PRIMARY KEY,
+    currency text NOT NULL,
+    total numeric,                               -- what the station says; null: it could not compute it, or it is unreadable
+    after_tax boolean NOT NULL,                  -- whether both include taxes
+    ours numeric NOT NULL,                       -- what the session costs here, which is what is billed
+    difference numeric GENERATED ALWAYS AS (total - ours) STORED,
+    failed boolean NOT NULL,                     -- the station could not compute it
+    reason text,
+    details text NOT NULL,                       -- JSON: its costDetails as it came
+    checked_at timestamptz NOT NULL
+);
+CREATE INDEX station_costs_differing ON billing.station_costs (checked_at) WHERE difference <> 0 OR failed;
+COMMENT ON TABLE billing.station_costs IS
+    'What OCPP 2.1 stations say that sessions cost, beside what they cost here. Written by the billing service.';
+
 CREATE TABLE billing.tariff_stations (
     station_id text PRIMARY KEY,
     state text NOT NULL,                         -- booted (what it holds is not known), queried (it has been asked),

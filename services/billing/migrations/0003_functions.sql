@@ -21,7 +21,9 @@ CREATE FUNCTION billing.store(
     c_flags text[], c_ocpi text[], c_bill text[], c_updated bigint[],
     u_event_id text[], u_station_id text[], u_evse_id bigint[], u_energy bigint[], u_begin bigint[], u_end bigint[],
     u_at bigint[], u_session_id uuid[],
-    j_partition int[], j_batch bigint[], j_until bigint[], j_entries bytea[]
+    j_partition int[], j_batch bigint[], j_until bigint[], j_entries bytea[],
+    k_session_id uuid[], k_currency text[], k_total numeric[], k_after_tax boolean[], k_ours numeric[],
+    k_failed boolean[], k_reason text[], k_details text[], k_checked bigint[]
 ) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -98,6 +100,20 @@ BEGIN
         SELECT n.partition, n.batch, n.entries
           FROM unnest(j_partition, j_batch, j_entries) AS n (partition, batch, entries)
          WHERE length(n.entries) > 0;
+    END IF;
+
+    IF cardinality(k_session_id) > 0 THEN
+        INSERT INTO billing.station_costs (
+               session_id, currency, total, after_tax, ours, failed, reason, details, checked_at)
+        SELECT n.session_id, n.currency, n.total, n.after_tax, n.ours, n.failed, nullif(n.reason, ''), n.details,
+               billing.instant(n.checked)
+          FROM unnest(
+               k_session_id, k_currency, k_total, k_after_tax, k_ours, k_failed, k_reason, k_details, k_checked)
+               AS n (session_id, currency, total, after_tax, ours, failed, reason, details, checked)
+            ON CONFLICT (session_id) DO UPDATE SET
+               currency = excluded.currency, total = excluded.total, after_tax = excluded.after_tax,
+               ours = excluded.ours, failed = excluded.failed, reason = excluded.reason, details = excluded.details,
+               checked_at = excluded.checked_at;
     END IF;
 END
 $$;

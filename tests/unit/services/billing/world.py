@@ -37,6 +37,7 @@ _STORE = (
      "energy energy_rung tariff_id tariff_version flags ocpi bill updated"),
     "event_id station_id evse_id energy begin end at session_id",
     "partition batch until entries",
+    "session_id currency total after_tax ours failed reason details checked",
 )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ class Tables:
         self.journal: dict[tuple[int, int], bytes] = {}
         self.writes = 0
         self.cost_quirks: dict[str, str] = {}
+        self.station_costs: dict[str, dict[str, Any]] = {}
 
     async def fetchval(self, query: str) -> int:
         assert query == REVISION
@@ -89,7 +91,8 @@ class Tables:
             assert len({len(column) for column in columns}) == 1
             rows.append([dict(zip(names.split(), row, strict=True)) for row in zip(*columns, strict=True)])
         assert not rest
-        sessions, facts, cdrs, unattributed, journal = rows
+        sessions, facts, cdrs, unattributed, journal, station_costs = rows
+        self.station_costs |= {row["session_id"]: row for row in station_costs}
         self.writes += len(sessions)
         assert len({row["session_id"] for row in sessions}) == len(sessions)
         self.sessions |= {row["session_id"]: row for row in sessions}
