@@ -56,9 +56,10 @@ class Race(Simulation):
         self.broker.ack_seconds = 0.4
         self._stop_seconds = stop_seconds
         self._at = at
+        self.awaits = 0
+        """How many the first worker had passed when all was done."""
 
-    async def run(self) -> int:
-        """Returns how many awaits the first worker has passed when all is done."""
+    async def run(self) -> None:
         self._start()
         (victim,) = self._alive()
         victim.gate = gate = Tripwire(self._at, self._strike)
@@ -70,14 +71,13 @@ class Race(Simulation):
             self._raise_failures()
             assert asyncio.get_running_loop().time() < deadline, f"not everything was processed: {self._missing()}"
             await asyncio.sleep(0.1)
-        passed = gate.passed
+        self.awaits = gate.passed
         for process in self._alive():
             process.resume()
             process.stop.set()
         await asyncio.wait_for(asyncio.gather(*(process.task for process in self._alive())), 30.0)
         self._raise_failures()
         self.check()
-        return passed
 
     def _strike(self) -> None:
         victim = next(iter(self.processes.values()))
@@ -91,8 +91,13 @@ class Race(Simulation):
 
 
 def live(seed: int, at: int, stop_seconds: float) -> int:
+    async def run() -> int:
+        race = Race(seed, at, stop_seconds)
+        await race.run()
+        return race.awaits
+
     try:
-        return run_in_virtual_time(Race(seed, at, stop_seconds).run())
+        return run_in_virtual_time(run())
     except BaseException as error:
         error.add_note(f"seed {seed}, at await {at}, stopped for {stop_seconds} s")
         raise
