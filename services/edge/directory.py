@@ -59,7 +59,7 @@ class PostgresSource:
         """See `Source.read`."""
         if self._pool is None:
             self._pool = await connect_pool(self._database_url, service="edge", max_size=2)
-        rows = await self._pool.fetch(_STATIONS, list(station_ids), timeout=QUERY_SECONDS)
+        rows = await self._pool.fetch(_STATIONS, list(station_ids))
         return {row["station_id"]: _settings(row) for row in rows}
 
     async def close(self) -> None:
@@ -103,6 +103,8 @@ class StationDirectory:
         self._wake = asyncio.Event()
         self._failed_at = -RETRY_SECONDS
         self._is_reported = False
+        self._left: set[asyncio.Future[Any]] = set()
+        """Readings that were given up, and have not ended yet."""
 
     def recent(self, station_id: str) -> tuple[bool, Found]:
         """Whether the station was read not long ago, and what was found then."""
@@ -147,8 +149,7 @@ class StationDirectory:
 
     async def _read(self, station_ids: Iterable[str]) -> Mapping[str, StationSettings] | None:
         try:
-            async with asyncio.timeout(2 * QUERY_SECONDS):
-                rows = await self._source.read(station_ids)
+            rows = await self._read_in_time(station_ids)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if not self._is_reported:
                 logger.error("stations cannot be read from Postgres", extra={"error": repr(error)})
@@ -159,6 +160,28 @@ class StationDirectory:
             logger.info("stations can be read again")
         self.is_up, self.has_been_up, self._is_reported = True, True, False
         return rows
+
+    async def _read_in_time(self, station_ids: Iterable[str]) -> Mapping[str, StationSettings]:
+        """Read, but wait no longer than stations at the door have patience.
+
+        Where Postgres hangs, giving its connection back hangs as well: that ends by itself, and nobody waits for it.
+        """
+        reading = asyncio.ensure_future(self._source.read(station_ids))
+        try:
+            done, _ = await asyncio.wait((reading,), timeout=QUERY_SECONDS)
+        finally:
+            if not reading.done():
+                self._left.add(reading)
+                reading.add_done_callback(self._forget)
+                reading.cancel()
+        if not done:
+            raise TimeoutError(f"no answer within {QUERY_SECONDS:g} s")
+        return reading.result()
+
+    def _forget(self, reading: asyncio.Future[Any]) -> None:
+        self._left.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # nobody else asks
 
     def _remember(self, station_id: str, found: Found) -> None:
         self._known[station_id] = (self._clock(), found)

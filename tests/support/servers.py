@@ -100,6 +100,16 @@ async def postgres_url(_template_database: str) -> AsyncIterator[str]:
     await _execute(_template_database, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def port_of(url: str) -> int:
+    """The port in a database's URL."""
+    return urlsplit(url).port or 5432
+
+
+def with_port(url: str, port: int) -> str:
+    """The same database by way of another port on this machine."""
+    return url.replace(f":{port_of(url)}/", f":{port}/")
+
+
 async def _execute(url: str, statement: str) -> None:
     connection = await asyncpg.connect(url)
     try:

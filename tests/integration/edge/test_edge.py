@@ -58,7 +58,7 @@ async def _log(servers: str, *topics: str) -> AsyncIterator[Log]:
 
 @asynccontextmanager
 async def _edge(
-    servers: str, database: str, monkeypatch: pytest.MonkeyPatch
+    servers: str, database: str, monkeypatch: pytest.MonkeyPatch, **settings: str
 ) -> AsyncIterator[tuple[int, Health, asyncio.Event]]:
     """A running edge: its port, its health, and the event that stops it."""
     monkeypatch.setattr(EdgeMetrics, "register", lambda self: None)
@@ -71,6 +71,7 @@ async def _edge(
         "BUSBAR_EDGE_MARKER_INTERVAL": "0.5",
         "KAFKA_BOOTSTRAP_SERVERS": servers,
         "DATABASE_URL": database,
+        **settings,
     }
     running = asyncio.create_task(app.run(Env(values), health, stop))
     try:
