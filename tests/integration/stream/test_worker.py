@@ -224,6 +224,7 @@ async def test_while_postgres_is_away_records_wait_and_none_is_given_up(
             await own_postgres.kill()
             chains.write(400)
             await until(lambda: _says(health, "postgres"), 20)
+            assert metric("csms_stream_store_failures_total", group=chains.group) > 0
             assert not task.done()
             assert health.problems(health.live) == {}
             await own_postgres.restart()
@@ -279,6 +280,7 @@ async def test_a_record_that_the_broker_refuses_is_given_up_alone_and_its_partit
     name = f"strict.{asyncio.get_running_loop().time()}"
     await _create_strict_topic(topics, name, max_message_bytes=1_000)
     refused: list[RefusedRecord] = []
+    replaced = metric("csms_stream_producer_replacements_total", reason="MessageSizeTooLargeError")
     async with KafkaProducer(topics, compression=None, on_refused=refused.append) as producer:
         await until(lambda: producer.refresh(name))
         acknowledged: list[int] = []
@@ -295,6 +297,8 @@ async def test_a_record_that_the_broker_refuses_is_given_up_alone_and_its_partit
         assert sorted(acknowledged) == [number for number in range(40) if number != 16]
         assert [(record.partition, len(record.value or b"")) for record in refused] == [(0, 2_002)]
         assert producer.problem() is None
+        assert metric("csms_stream_refused_records_total", topic=name, error=refused[0].error) == 1
+        assert metric("csms_stream_producer_replacements_total", reason=refused[0].error) > replaced
     records = await read_all(topics, name, 2)
     values = [int((record.value or b"").strip(b"\0")) for record in records]
     assert list(dict.fromkeys(values)) == [n for n in range(0, 40, 2) if n != 16] + list(range(1, 40, 2))
