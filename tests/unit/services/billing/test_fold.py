@@ -362,3 +362,26 @@ def test_what_is_no_event_of_a_session_is_refused() -> None:
     for raw in (b"", b"{}", good[:30], good[:-1], good + b"\x00", b"\x00\x00\x00\x00\x01"):
         with pytest.raises(InvalidRecord):
             world.processor.decode(Record("csms.session-events", 0, 0, 0, b"", raw))
+
+
+@pytest.mark.parametrize(
+    "more", [{"session_id": "not-a-uuid"}, {"tariff_version": 1 << 31}, {"energy_wh": Decimal(10) ** 17}]
+)
+def test_what_the_tables_have_no_room_for_is_refused(more: dict[str, Any]) -> None:
+    raw = encode("csms.SessionEvent", Session().started() | more)
+    with pytest.raises(InvalidRecord):
+        World().processor.decode(Record("csms.session-events", 0, 0, 0, b"", raw))
+
+
+def test_a_record_that_cannot_be_written_is_a_session_without_a_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.billing.core.cdr_result", lambda *_: 1 / 0)
+    world = World()
+    assert world.batch(*plain_session()) == []
+    assert (world.session()["status"], world.session()["cdr_count"], world.tables.cdrs) == ("failed", 0, {})
+
+
+def test_an_event_of_an_older_schema_is_read_as_one_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = plain_session()
+    expected = World().batch(*events)
+    monkeypatch.setattr("services.billing.decoding._decoders", lambda: (b"other", None, None))
+    assert World().batch(*events) == expected
