@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -385,3 +386,22 @@ def test_an_event_of_an_older_schema_is_read_as_one_of_the_newest(monkeypatch: p
     expected = World().batch(*events)
     monkeypatch.setattr("services.billing.decoding._decoders", lambda: (b"other", None, None))
     assert World().batch(*events) == expected
+
+
+@pytest.mark.parametrize(
+    ("begin", "hours", "expected"),
+    [
+        ("2026-03-28T20:00:00+00:00", 9, "2.70"),  # the night lacks an hour: 7 at 0.10, and 2 by day at 1.00
+        ("2026-10-24T19:00:00+00:00", 11, "2.90"),  # the night has one more: 9
+        ("2026-06-10T19:00:00+00:00", 10, "2.80"),
+    ],
+)
+def test_a_window_past_midnight_is_as_long_as_the_night_was(begin: str, hours: int, expected: str) -> None:
+    tariff = tariff_json(
+        element(component("ENERGY", "0.10"), start_time="22:00", end_time="06:00"), element(component("ENERGY", "1"))
+    )
+    start = (datetime.fromisoformat(begin).timestamp() * 1000 - T0) / MINUTE
+    session = Session(time_zone="Europe/Berlin")
+    world = World({"T/1": tariff})
+    (cdr,) = world.batch(session.started(start), session.ended(start + 60 * hours, 1000 * hours))
+    assert total(cdr)[0] == Decimal(expected)
