@@ -20,6 +20,7 @@ from services.billing.model import FAILED, JOINED, MOST_WAITING, OPEN, PRICED, U
 from services.billing.running import CostMode
 from services.billing.station_cost import compare
 from services.billing.telling import COMMAND_MS, Display, Look, Subject, tell_final, tell_running, tell_total
+from services.billing.unplugged import Unplugged
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def apply(state: State, event: Event) -> list[Result]:
         answered = event.answered and not charge.doubtful
         return [] if event.offline else _tell(state, event.partition, charge, event.received_ms, answered=answered)
     charge.due = True
-    return _settle(state, charge, event)
+    return _settle(state, charge, event.partition)
 
 
 def look(state: State, event: Look) -> list[Result]:
@@ -96,14 +97,45 @@ def take(charge: Charge, event: Event) -> None:
         charge.waiting += facts
         if len(charge.waiting) > MOST_WAITING and (charge.reason or not event.head.tariff_id):
             charge.waiting, feed.exact = [], False
+    _park(charge)
     if charge.price is not None and charge.priced_by != event.head.tariff:
         charge.price, feed.exact = None, False
+
+
+def unplug(state: State, event: Unplugged) -> list[Result]:
+    """The car was unplugged: until then it was parked, which the session's tariff may have a price for."""
+    partition = state.partitions[event.partition]
+    session_id = state.unplugged.get((event.station_id, event.transaction_id), "")
+    charge = partition.charges.get(session_id)
+    if charge is None or state.mode_of(charge.head) is not CostMode.CALIFORNIA or charge.unplugged_ms == event.at_ms:
+        return []
+    charge.unplugged_ms, charge.due = event.at_ms, True
+    partition.changed.add(session_id)
+    if not charge.final:
+        return []
+    charge.received_ms = max(charge.received_ms, event.received_ms)
+    _park(charge)
+    return _settle(state, charge, event.partition)
+
+
+def _park(charge: Charge) -> None:
+    """Let the session go on as parking from its stop until the car was unplugged."""
+    frame = charge.frame
+    if frame.ended_ms is None or charge.unplugged_ms <= frame.ended_ms:
+        return
+    charge.frame = frame._replace(ended_ms=charge.unplugged_ms)
+    if charge.parked_ms != frame.ended_ms:
+        charge.feed.exact &= not charge.parked_ms
+        charge.parked_ms = frame.ended_ms
+        charge.waiting += charge.feed.take(charge.frame, charge.parked)
 
 
 def needs_facts(charge: Charge, events: Sequence[Event]) -> bool:
     """Whether these events of a session cannot be folded without all its observations."""
     if not charge.written or charge.loaded is not None or not any(event.final for event in events):
         return False
+    if charge.unplugged_ms:
+        return True
     feed = charge.feed.copy()
     for event in events:
         if event.sequence <= charge.sequence or event.kind == _UNATTRIBUTED:
@@ -189,7 +221,7 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
 
 def _tell_final(state: State, charge: Charge, bill: Bill) -> list[Result]:
     """Tell a station's display what a session came to, once."""
-    if charge.number != 1 or state.now_ms - charge.received_ms > COMMAND_MS:
+    if (charge.number != 1 and not charge.unplugged_ms) or state.now_ms - charge.received_ms > COMMAND_MS:
         return []
     told = tell_final(subject(charge), bill, charge.received_ms, state.mode_of(charge.head), state.policy.telling)
     if told is None:
@@ -211,7 +243,7 @@ def subject(charge: Charge) -> Subject:
     )
 
 
-def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
+def _settle(state: State, charge: Charge, number: int) -> list[Result]:
     """The session may be billed: a record, if it says anything else than the one that stands."""
     before = charge.status
     try:
@@ -219,7 +251,7 @@ def _settle(state: State, charge: Charge, event: Event) -> list[Result]:
             bill, feed = _bill(state, charge)
             told = _compare(state, charge, bill)
             records = _records(state, charge, bill, feed)
-            results = [cdr_result(record, event.partition) for record in records]
+            results = [cdr_result(record, number) for record in records]
     except CannotPriceError as error:
         charge.status = FAILED if charge.head.tariff_id else UNPRICED
         charge.reason = str(error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from busbar.pricing.facts import Fact
+from busbar.pricing.facts import ChargingState, Fact
 from busbar.pricing.session_facts import Feed, Frame, Observation
 from busbar.pricing.state import SessionState
 from busbar.tariffs import TariffBook
@@ -28,6 +28,9 @@ JOINED = "joined"
 """A stop without a start that has found its session: that one is billed."""
 
 _UNKNOWN = Frame(0, None, None, 0, "none", None, None)
+
+_LAST = 1 << 40
+"""The order of what comes after all events of an instant."""
 
 MOST_WAITING = 256
 """Facts that wait for a tariff; with more, the session is priced from its stored facts."""
@@ -113,6 +116,10 @@ class Charge:
     """What the station said last that it costs: JSON text of its costDetails. 2.1 only."""
     remark: str = ""
     """The flag that comes of it."""
+    unplugged_ms: int = 0
+    """When the car was unplugged after the stop, if the station told; until then it is parked."""
+    parked_ms: int = 0
+    """The stop from which on it was parked."""
 
     # Of this process only, not stored.
     standing: Cdr | None = None
@@ -130,8 +137,15 @@ class Charge:
     def observations(self) -> list[Observation] | None:
         """All of them, or `None` if they have to be loaded."""
         if not self.written:
-            return self.unwritten
-        return None if self.loaded is None else [*self.loaded, *self.unwritten]
+            return [*self.unwritten, *self.parked]
+        return None if self.loaded is None else [*self.loaded, *self.unwritten, *self.parked]
+
+    @property
+    def parked(self) -> list[Observation]:
+        """That the car stayed after the stop, behind all that was observed by then."""
+        if not self.parked_ms:
+            return []
+        return [(self.parked_ms, _LAST, None, None, None, ChargingState.EV_CONNECTED.value)]
 
 
 @dataclass(slots=True)
@@ -146,6 +160,8 @@ class Partition:
     """By batch the sessions of which the tables lack something since then."""
     events: list[Event] = field(default_factory=list)
     """Folded in this batch."""
+    changed: set[str] = field(default_factory=set)
+    """Sessions that something else than their events changed in this batch."""
     looks: Looks = field(default_factory=Looks)
     """When to look at sessions whose stations may have to be told a cost by the clock."""
 
@@ -176,6 +192,8 @@ class State:
     station_costs: dict[str, StationCost] = field(default_factory=dict)
     counts: dict[tuple[str, str], float] = field(default_factory=dict)
     """What happened how often, for the metrics."""
+    unplugged: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By station and transaction the session whose car was unplugged."""
     now_ms: int = 0
     """The time at which the batch is folded: stations are told nothing that is out of date by then."""
     cost_quirks: Mapping[str, str] = field(default_factory=dict)
@@ -222,6 +240,8 @@ def dump_charge(charge: Charge) -> bytes:
             charge.digest,
             charge.station_cost,
             charge.remark,
+            charge.unplugged_ms,
+            charge.parked_ms,
         ]
     )
 
@@ -263,6 +283,8 @@ def load_charge(raw: bytes) -> Charge:
         digest,
         station_cost,
         remark,
+        unplugged_ms,
+        parked_ms,
     ) = values
     return Charge(
         head=Head(*head),
@@ -287,6 +309,8 @@ def load_charge(raw: bytes) -> Charge:
         digest=digest,
         station_cost=station_cost,
         remark=remark,
+        unplugged_ms=unplugged_ms,
+        parked_ms=parked_ms,
     )
 
 

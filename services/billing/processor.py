@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from busbar.avro import InvalidAvro, decode_call
 from busbar.records import Record, Result
-from busbar.stream.interfaces import StoreCall
+from busbar.stream.interfaces import InvalidRecord, StoreCall
 from busbar.tariffs import TariffBook
 from services.billing import metrics
-from services.billing.core import apply, look, needs_facts, take
+from services.billing.core import apply, look, needs_facts, take, unplug
 from services.billing.decoding import Event, read_event
 from services.billing.model import Charge, Partition, Policy, State, add_batch
 from services.billing.store import (
+    UNPLUGGED,
     due_charges,
     load_cdrs,
     load_charges,
@@ -23,11 +25,15 @@ from services.billing.store import (
     store_call,
 )
 from services.billing.telling import Look
+from services.billing.unplugged import DATA_TRANSFER_TOPIC, Unplugged, read_unplugged
 
 SESSION_EVENTS_TOPIC = "csms.session-events"
 _CONFIGURATION_SECONDS = 5.0
 _MOST_CHARGES = 50_000
 _MOST_QUIRKS = 200_000
+
+Heard = Event | Look | Unplugged | None
+"""What a batch is made of; `None` for a DataTransfer that says nothing of a cost."""
 
 
 class BillingProcessor:
@@ -41,7 +47,7 @@ class BillingProcessor:
     """
 
     group = "billing"
-    topics: Sequence[str] = (SESSION_EVENTS_TOPIC,)
+    topics: Sequence[str] = (SESSION_EVENTS_TOPIC, DATA_TRANSFER_TOPIC)
 
     def __init__(
         self,
@@ -58,10 +64,15 @@ class BillingProcessor:
         self._cost_quirks: dict[str, str] = {}
         self._asked_quirks: set[str] = set()
 
-    def decode(self, record: Record) -> Event:
+    def decode(self, record: Record) -> Event | Unplugged | None:
+        if record.topic == DATA_TRANSFER_TOPIC:
+            try:
+                return read_unplugged(decode_call(record.value or b""), record.partition)
+            except InvalidAvro as error:
+                raise InvalidRecord("undecodable", str(error)) from error
         return read_event(record.value or b"", record.partition)
 
-    async def load(self, connection: Any, events: Sequence[Event | Look]) -> State:
+    async def load(self, connection: Any, events: Sequence[Heard]) -> State:
         if time.monotonic() >= self._next_configuration:
             self._next_configuration = time.monotonic() + _CONFIGURATION_SECONDS
             await self._book.refresh(connection)
@@ -69,6 +80,8 @@ class BillingProcessor:
         state = State(self._book, self._policy, now_ms=self._now_ms(), cost_quirks=self._cost_quirks)
         by_partition: dict[int, dict[str, list[Event]]] = {}
         for event in events:
+            if event is None:
+                continue
             sessions = by_partition.setdefault(event.partition, {})
             if isinstance(event, Event) and event.head.session_id:
                 sessions.setdefault(event.head.session_id, []).append(event)
@@ -79,13 +92,32 @@ class BillingProcessor:
                 unknown.append(number)
             state.partitions[number] = Partition(number) if known is None else known
         await self._load_partitions(connection, state, unknown)
+        for event in events:
+            if isinstance(event, Unplugged):
+                await self._find_unplugged(connection, state, event, by_partition[event.partition])
         await self._load_sessions(connection, state, by_partition)
         await self._load_quirks(connection, events)
         return state
 
-    async def _load_quirks(self, connection: Any, events: Sequence[Event | Look]) -> None:
+    async def _find_unplugged(
+        self, connection: Any, state: State, event: Unplugged, sessions: dict[str, list[Event]]
+    ) -> None:
+        """The session of a car that was unplugged, to be loaded with the others."""
+        name = (event.station_id, event.transaction_id)
+        for session_id, charge in state.partitions[event.partition].charges.items():
+            if (charge.head.station_id, charge.head.transaction_id) == name:
+                state.unplugged[name] = session_id
+        if name not in state.unplugged:
+            found = await connection.fetchval(UNPLUGGED, *name)
+            if found is None:
+                return
+            state.unplugged[name] = str(found)
+        sessions.setdefault(state.unplugged[name], [])
+
+    async def _load_quirks(self, connection: Any, events: Sequence[Heard]) -> None:
         """How the stations of sessions with a tariff are told what they cost; asked again with the configuration."""
         unknown = {event.head.station_id for event in events if isinstance(event, Event) and event.head.tariff_id}
+        unknown |= {event.station_id for event in events if isinstance(event, Unplugged)}
         unknown -= self._asked_quirks
         if not unknown:
             return
@@ -140,7 +172,9 @@ class BillingProcessor:
                 found = partition.charges.get(session_id)
                 tariffs |= {event.head.tariff[:2] for event in events if event.head.tariff_id}
                 if found is not None:
-                    if needs_facts(found, events):
+                    unplugged = not events  # nothing is heard of it but that
+                    tariffs |= {found.head.tariff[:2]} if unplugged else set()
+                    if needs_facts(found, events) or (unplugged and found.written and found.loaded is None):
                         whole.append(found)
                     if found.cdr_id and found.standing is None:
                         recorded.append(found)
@@ -152,8 +186,16 @@ class BillingProcessor:
         await load_cdrs(connection, recorded)
         await self._book.load(connection, (each for each in tariffs if each[0]))
 
-    def fold(self, state: State, event: Event | Look) -> Iterable[Result]:
-        return look(state, event) if isinstance(event, Look) else apply(state, event)
+    def fold(self, state: State, event: Heard) -> Iterable[Result]:
+        match event:
+            case Event():
+                return apply(state, event)
+            case Look():
+                return look(state, event)
+            case Unplugged():
+                return unplug(state, event)
+            case None:
+                return ()
 
     def store_call(self, state: State) -> StoreCall:
         """Everything in one call, whatever the size of the batch."""
@@ -169,14 +211,15 @@ class BillingProcessor:
     def committed(self, state: State) -> None:
         """The batch of this state is committed: the next one need not load it again."""
         for number, partition in state.partitions.items():
-            for event in partition.events:
-                charge = partition.charges.get(event.head.session_id)
+            for session_id in {*(event.head.session_id for event in partition.events), *partition.changed}:
+                charge = partition.charges.get(session_id)
                 if charge is not None and _is_over(charge):
-                    del partition.charges[event.head.session_id]
+                    del partition.charges[session_id]
             for charge in partition.charges.values():
                 if charge.due:
                     charge.due, charge.loaded = False, None
             partition.events.clear()
+            partition.changed.clear()
             if len(partition.charges) > _MOST_CHARGES:
                 partition.charges = {key: each for key, each in partition.charges.items() if each.since is not None}
             self._partitions[number] = partition
@@ -194,7 +237,7 @@ class BillingProcessor:
             for at_ms, session_id in self._partitions[number].looks.due(now_ms)
         ]
 
-    def partition_of_event(self, event: Event | Look) -> int:
+    def partition_of_event(self, event: Event | Look | Unplugged) -> int:
         return event.partition
 
 

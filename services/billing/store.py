@@ -25,6 +25,14 @@ SELECT session_id, facts
  ORDER BY session_id, sequence
 """
 
+UNPLUGGED = """
+SELECT session_id
+  FROM billing.sessions
+ WHERE station_id = $1 AND transaction_id = $2
+ ORDER BY started_at DESC NULLS LAST, session_id
+ LIMIT 1
+"""
+
 JOURNAL = """
 SELECT partition, batch, entries
   FROM billing.journal
@@ -115,7 +123,7 @@ def store_call(state: State) -> StoreCall:
     charges: list[Charge] = []
     journal = []
     for partition in state.partitions.values():
-        if partition.events or due_charges(partition, state.policy.journal_batches):
+        if partition.events or partition.changed or due_charges(partition, state.policy.journal_batches):
             charges += _settle(state, partition)
             journal.append(_journal(partition, state.policy.journal_batches))
             partition.batch += 1
@@ -154,6 +162,7 @@ def _facts(charge: Charge) -> tuple[str, int, bytes]:
 def _settle(state: State, partition: Partition) -> list[Charge]:
     """The sessions to be written; the others are noted for the journal."""
     touched = {event.head.session_id: partition.charges[event.head.session_id] for event in partition.events}
+    touched |= {session_id: partition.charges[session_id] for session_id in partition.changed}
     late = due_charges(partition, state.policy.journal_batches)
     for batch in [each for each in partition.begun if each <= partition.batch - state.policy.journal_batches]:
         del partition.begun[batch]

@@ -41,9 +41,9 @@ from services.billing.desk.store import (
 )
 from services.billing.desk.tariffs import ACTIONS
 from services.billing.desk.vat import UNAVAILABLE, VatChecker
+from services.billing.processor import BillingProcessor
 
 COMMAND_EVENTS_TOPIC = "csms.command-events"
-SESSION_EVENTS_TOPIC = "csms.session-events"
 OUTCOMES = frozenset({"answered", "error", "timeout", "offline", "disconnected", "rejected"})
 """The stages that end a command."""
 
@@ -66,7 +66,7 @@ class DeskProcessor:
     """
 
     group = "billing-desk"
-    topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if name != SESSION_EVENTS_TOPIC)
+    topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if name not in BillingProcessor.topics)
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from busbar.records import Record, Result
 from busbar.tariffs import REVISION, Configuration, Site, StoredVersion, TariffBook
 from services.billing.model import Policy
 from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor
-from services.billing.store import CDRS, COST_QUIRKS, FACTS, JOURNAL, SESSIONS
+from services.billing.store import CDRS, COST_QUIRKS, FACTS, JOURNAL, SESSIONS, UNPLUGGED
 from tests.unit.pricing.builders import component, element, tariff_json
 
 T0 = 1_763_712_000_000
@@ -63,7 +63,10 @@ class Tables:
         self.cost_quirks: dict[str, str] = {}
         self.station_costs: dict[str, dict[str, Any]] = {}
 
-    async def fetchval(self, query: str) -> int:
+    async def fetchval(self, query: str, *wanted: Any) -> Any:
+        if query == UNPLUGGED:
+            found = (key for key, row in self.sessions.items() if (row["station_id"], row["transaction_id"]) == wanted)
+            return next(found, None)
         assert query == REVISION
         return 1
 
