@@ -15,6 +15,7 @@ from websockets.datastructures import Headers
 
 from busbar.passwords import hash_password
 from services.edge import credentials
+from services.edge import directory as directory_module
 from services.edge.credentials import FailureLimit, PasswordChecker
 from services.edge.directory import StationDirectory, Unavailable
 from services.edge.door import Admitted, Door
@@ -185,6 +186,32 @@ async def test_without_postgres_what_is_remembered_counts_however_old() -> None:
     assert await house.refusal("CP2") == (503, "no_directory")
     # That it was not registered once says nothing now.
     assert await house.refusal("CP9") == (503, "no_directory")
+
+
+class HungSource:
+    """A database that does not even let go."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+
+    async def read(self, station_ids: Iterable[str]) -> Mapping[str, StationSettings]:
+        try:
+            await self.let_go.wait()
+        finally:
+            await self.let_go.wait()
+        return {}
+
+
+async def test_a_postgres_that_hangs_even_when_it_is_given_up_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "QUERY_SECONDS", 0.02)
+    source, answer = HungSource(), asyncio.get_running_loop().create_future()
+    directory = StationDirectory(source, fresh_seconds=10, clock=lambda: 0.0)
+    running = asyncio.create_task(directory.run())
+    directory.request("CP1", answer.set_result)
+    assert isinstance(await asyncio.wait_for(answer, 5), Unavailable)
+    assert not directory.is_up
+    source.let_go.set()
+    running.cancel()
 
 
 async def test_while_postgres_is_away_it_is_asked_once_a_second() -> None:
