@@ -21,7 +21,7 @@ from benchmarks.load import frames
 from benchmarks.load.client import Fleet, Heartbeats, MakeScript, Mix16, Tally, TransactionEvents
 from benchmarks.load.commands import ACTION, Caller
 from benchmarks.load.report import Row
-from benchmarks.load.system import SETTLE_SECONDS, Accounts, Shape, System
+from benchmarks.load.system import Accounts, Shape, System
 from busbar.config import Env
 from busbar.local.figures import quantile
 from busbar.stream.partitioner import Partitioner
@@ -92,7 +92,7 @@ async def fleet_of(
     finally:
         fleet.abandon()
         fleet.close()
-        await asyncio.sleep(SETTLE_SECONDS)
+    await system.settle()
 
 
 def quantiles(latencies: Iterable[float]) -> tuple[float, float, float]:
@@ -247,7 +247,7 @@ async def storm(system: System, options: Options) -> list[Row]:
     account(row, fleet.tally, elapsed, before, system.accounts())
     row.notes.append(f"all booted after {elapsed:.2f} s")
     fleet.close()
-    await asyncio.sleep(1)
+    await system.settle()
     return [row]
 
 
@@ -340,7 +340,6 @@ async def _make_backlog(system: System, options: Options) -> None:
             await fleet.closed_loop(0.5)
             made += fleet.tally.answered
         await fleet.stop_loop()
-    await asyncio.sleep(1)  # others fold that they have gone
 
 
 def _signal_all(pids: list[int], number: signal.Signals) -> None:

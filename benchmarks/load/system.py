@@ -28,8 +28,9 @@ from busbar.passwords import generate_password, hash_password
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
-SETTLE_SECONDS = 0.5
-"""After a fleet has gone, so that its leaving is not counted in what comes next."""
+SETTLE_SECONDS = 5.0
+"""At most, after a load has gone."""
+_QUIET_CORES = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,16 @@ class System:
     def memory_bytes(self, role: str) -> int:
         """The resident sets of a role's processes."""
         return sum(process.memory_info().rss for process in self._processes[role])
+
+    async def settle(self) -> None:
+        """Wait until what a load has left behind is done, so that it is not counted in what comes next."""
+        self.look()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            before = self.accounts()
+            await asyncio.sleep(0.5)
+            if sum(self.accounts().since(before).values()) < _QUIET_CORES * 0.5:
+                return
 
     async def scrape(self, service: str) -> Scrape:
         """The metrics of a service's processes, added up."""
