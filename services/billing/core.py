@@ -19,7 +19,7 @@ from services.billing.decoding import Event
 from services.billing.model import FAILED, JOINED, MOST_WAITING, OPEN, PRICED, UNPRICED, Cdr, Charge, State
 from services.billing.running import CostMode
 from services.billing.station_cost import compare
-from services.billing.telling import COMMAND_MS, Display, Look, Subject, tell_final, tell_running, tell_total
+from services.billing.telling import COMMAND_MS, FINAL_MS, Display, Look, Subject, tell_final, tell_running, tell_total
 from services.billing.unplugged import Unplugged
 
 logger = logging.getLogger(__name__)
@@ -223,6 +223,8 @@ def _tell_final(state: State, charge: Charge, bill: Bill) -> list[Result]:
     """Tell a station's display what a session came to, once."""
     if (charge.number != 1 and not charge.unplugged_ms) or state.now_ms - charge.received_ms > COMMAND_MS:
         return []
+    if charge.received_ms - bill.end_ms > FINAL_MS:
+        return []  # it was buffered: the driver has left
     told = tell_final(subject(charge), bill, charge.received_ms, state.mode_of(charge.head), state.policy.telling)
     if told is None:
         return []

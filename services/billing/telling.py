@@ -31,6 +31,8 @@ from services.billing.running import Cadence, CostMode, Told, as_of, is_due, nex
 
 COMMAND_MS = 30_000
 """A cost that has not reached its station by then is out of date."""
+FINAL_MS = 600_000
+"""So long after its end nobody looks at a display any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def _answered_lately(display: Display, now: Told, cadence: Cadence, mode: CostMo
     """Whether answers to events have told the cost within the interval, so that it need not be told by the clock."""
     if mode is not CostMode.COST_UPDATED or not cadence.interval_ms or display.told is None:
         return False
-    return display.told.at_ms < display.answered_ms and now.at_ms < display.answered_ms + cadence.interval_ms
+    return now.at_ms < display.answered_ms + cadence.interval_ms
 
 
 def _calm_until(

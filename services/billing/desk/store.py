@@ -67,7 +67,7 @@ SELECT s.psp_ref, s.station_id, found.session_id, found.currency
         WHERE b.station_id = s.station_id AND b.transaction_id = s.transaction_id
         ORDER BY (b.started_at <= s.received_at) IS TRUE DESC, b.started_at DESC NULLS LAST, b.session_id
         LIMIT 1) AS found
- WHERE s.session_id IS NULL AND s.transaction_id IS NOT NULL
+ WHERE s.session_id IS NULL AND s.transaction_id IS NOT NULL AND s.received_at > now() - interval '30 days'
  ORDER BY s.received_at DESC
  LIMIT $1
 """

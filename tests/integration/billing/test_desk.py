@@ -106,13 +106,15 @@ class Bench:
         found = [each for each in self.commands if (each["station_id"], each["action"]) == (station_id, action)]
         return found[number] if number < len(found) else None
 
-    def transfer(self, message_id: str) -> dict[str, Any] | None:
+    def transfer(self, message_id: str, number: int = 0) -> dict[str, Any] | None:
         """The data of a DataTransfer."""
-        for each in self.commands:
-            if each["action"] == "DataTransfer" and each["payload"]["messageId"] == message_id:
-                data: dict[str, Any] = orjson.loads(each["payload"]["data"])
-                return data
-        return None
+        found = [
+            each["payload"]["data"]
+            for each in self.commands
+            if each["action"] == "DataTransfer" and each["payload"]["messageId"] == message_id
+        ]
+        data: dict[str, Any] | None = orjson.loads(found[number]) if number < len(found) else None
+        return data
 
     def replies_to(self, action: str) -> list[dict[str, Any]]:
         return [each for each in self.replies if each["action"] == action]
@@ -236,7 +238,8 @@ async def test_each_thing_is_said_once(
             updated = await play.until(lambda: play.command("CS-21", "CostUpdated"), "CostUpdated")
             assert updated["payload"] == {"totalCost": 0, "transactionId": "tx-21"}
             play.session(on_16.ended(10, 5000))
-            play.session(on_21.ended(10, 5000))
+            cost = {"totalCost": {"currency": "EUR", "typeOfCost": "NormalCost", "total": {"inclTax": 2.75}}}
+            play.session(on_21.ended(10, 5000, cost_details=orjson.dumps(cost).decode()))
             final = await play.until(lambda: play.transfer("FinalCost"), "FinalCost")
             assert final["cost"] == 2.5
 
@@ -250,6 +253,17 @@ async def test_each_thing_is_said_once(
             tariffs = await database.fetch("SELECT evse_id, status, tariff_id FROM billing.station_tariffs")
             assert [tuple(each) for each in tariffs] == [(0, "Accepted", "T")]
             assert await database.fetchval("SELECT count(*) FROM billing.vat_questions") == 0
+            differing = await database.fetchrow("SELECT total, ours, difference, details FROM billing.station_costs")
+            assert [str(differing[place]) for place in range(3)] == ["2.75", "2.50", "0.25"]
+            assert orjson.loads(differing["details"]) == cost
+
+            told = {"transactionId": 4711, "timestamp": "2100-01-01T00:00:00Z"}  # taken for the time of the message
+            transfer = {"vendorId": "org.openchargealliance.costmsg", "messageId": "ConnectorUnplugged"}
+            play.call("CS-16", Version.V16, "DataTransfer", transfer | {"data": orjson.dumps(told).decode()})
+            again = await play.until(lambda: play.transfer("FinalCost", 1), "FinalCost after unplugging")
+            assert again["cost"] == 2.5
+            records = "SELECT count(*) FROM billing.cdrs WHERE station_id = 'CS-16'"
+            assert await database.fetchval(records) == 3
 
         said = {each["command_id"] for each in play.commands}
         assert len(said) == len(play.commands)
@@ -262,7 +276,8 @@ async def test_each_thing_is_said_once(
         assert {each["command_id"] for each in play.commands} == said
 
         # Everything is read again into empty tables: what is said again is the same.
-        for table in ("sessions", "facts", "cdrs", "journal", "settlements", "tariff_stations", "station_tariffs"):
+        for table in ("sessions", "facts", "cdrs", "journal", "settlements", "tariff_stations", "station_tariffs",
+                      "station_costs"):  # fmt: skip
             await database.execute(f"DELETE FROM billing.{table}")
         await database.execute("DELETE FROM stream.progress WHERE group_name IN ('billing', 'billing-desk')")
         replies = len(play.replies)

@@ -78,6 +78,10 @@ class TestRunningCost:
         flat = told(tariff(element(component("ENERGY", "0.2"))), *CHARGING)
         assert set(flat) == {"timestamp", "state", "chargingPrice", "meterValue"}
 
+    def test_a_fee_that_was_charged_is_told_though_it_would_not_be_due_now(self) -> None:
+        morning = tariff(element(component("FLAT", "2"), end_time="11:30"), element(component("ENERGY", "0.5")))
+        assert told(morning, *CHARGING)["chargingPrice"] == {"kWhPrice": Decimal("0.5"), "flatFee": 2}
+
     def test_a_parked_car_is_idle_and_waits_for_charging(self) -> None:
         cost = told(DAY_AND_NIGHT, *CHARGING, sampled(NOON, 1_000_500, ChargingState.SUSPENDED_EV))
         assert cost["state"] == "Idle"

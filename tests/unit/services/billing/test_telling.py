@@ -265,6 +265,13 @@ class TestCalifornia:
         assert world.told(corrected) == []
         assert len(world.tables.cdrs) == 3
 
+    def test_a_session_that_was_buffered_has_nobody_before_the_display(self) -> None:
+        world, session = Displays(BY_ENERGY, "california"), Session(head=V16)
+        world.told(session.started())
+        late = session.ended(10, 5000)
+        assert world.told(late | {"received_at": late["received_at"] + 11 * MINUTE}) == []
+        assert len(world.tables.cdrs) == 1
+
     def test_on_2_x_the_same_comes_as_custom_data(self) -> None:
         world, session = Displays(AT_HALF_PAST, "california"), Session()
         (first,) = world.told(session.started())

@@ -80,6 +80,17 @@ class TestParking:
         station.told(session.ended(10, 6000) | {"kind": "corrected"})
         assert station.net() == Decimal("4.50")
 
+    @pytest.mark.parametrize("restart", [False, True])
+    def test_a_stop_that_moves_takes_the_parking_with_it(self, restart: bool) -> None:
+        station, session = Station(), Session(head=V16)
+        station.told(session.started())
+        station.told(session.ended(10, 5000))
+        station.unplug(25)
+        if restart:
+            station.restart()
+        station.told(session.ended(12, 5000) | {"kind": "corrected"})
+        assert station.net() == Decimal("3.80")
+
     def test_the_same_message_again_changes_nothing(self) -> None:
         station, session = Station(), Session(head=V16)
         station.told(session.started())
