@@ -133,8 +133,9 @@ class StationDirectory:
                 await self._answer(batch)
 
     async def probe(self) -> None:
-        """Find out whether Postgres answers, for readiness."""
-        await self._read([])
+        """Find out whether Postgres answers, for readiness: until it has done so once, nobody is sent here to ask."""
+        while await self._read([]) is None:
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _answer(self, batch: Mapping[str, list[Answer]]) -> None:
         rows = await self._read(batch)

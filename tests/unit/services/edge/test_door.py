@@ -214,6 +214,21 @@ async def test_a_postgres_that_hangs_even_when_it_is_given_up_holds_up_nobody(mo
     running.cancel()
 
 
+async def test_an_edge_that_starts_without_postgres_is_ready_once_it_is_there_though_nobody_has_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(directory_module, "RETRY_SECONDS", 0.01)
+    source = Source()
+    source.is_away = True
+    directory = StationDirectory(source, fresh_seconds=10, clock=lambda: 0.0)
+    probing = asyncio.create_task(directory.probe())
+    await asyncio.sleep(0.05)
+    assert not directory.has_been_up
+    source.is_away = False
+    await asyncio.wait_for(probing, 5)
+    assert directory.has_been_up
+
+
 async def test_while_postgres_is_away_it_is_asked_once_a_second() -> None:
     house = House()
     house.source.is_away = True
