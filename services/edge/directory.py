@@ -134,7 +134,7 @@ class StationDirectory:
 
     async def probe(self) -> None:
         """Find out whether Postgres answers, for readiness: until it has done so once, nobody is sent here to ask."""
-        while await self._read([]) is None:
+        while await self._read([]) is None:  # noqa: ASYNC110 - only asking tells
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _answer(self, batch: Mapping[str, list[Answer]]) -> None:
