@@ -19,11 +19,14 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from busbar.records import Record, TopicPartition
 from busbar.stream import metrics
 from busbar.stream.interfaces import EARLIEST
+from busbar.stream.kafka_connect import connect_timeouts
 from busbar.stream.kafka_offsets import GroupOffsets
 
 logger = logging.getLogger(__name__)
 
 _CHECK_SECONDS = 1.0
+_REPLACE_SECONDS = 5.0
+"""To connect a replacement: less than a lease, for whoever fetches is held up meanwhile."""
 _HOLD_SECONDS = 2.0
 
 
@@ -86,10 +89,10 @@ class KafkaConsumer:
 
     async def start(self) -> None:
         """Connect, waiting for as long as the broker is away (aiokafka itself fails at once)."""
-        pause = 0.1
+        pause, timeouts = 0.1, connect_timeouts()
         while self._consumer is None:
             try:
-                self._consumer = await self._connect()
+                self._consumer = await self._connect(next(timeouts))
             except (errors.KafkaError, OSError, TimeoutError) as error:
                 logger.warning("Kafka cannot be reached: trying again", extra={"error": repr(error)})
                 await asyncio.sleep(pause)
@@ -313,7 +316,7 @@ class KafkaConsumer:
 
     async def _replace(self, silent: float) -> None:
         try:
-            replacement = await self._connect()
+            replacement = await self._connect(_REPLACE_SECONDS)
         except (errors.KafkaError, OSError, TimeoutError) as error:
             logger.warning(
                 "Kafka is silent and cannot be reached",
@@ -328,10 +331,10 @@ class KafkaConsumer:
         self._poll_times = {}
         await _dismiss(old)
 
-    async def _connect(self) -> Any:
+    async def _connect(self, timeout_seconds: float) -> Any:
         consumer = AIOKafkaConsumer(**self._options)
         try:
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(timeout_seconds):
                 await consumer.start()
         except BaseException:
             await _dismiss(consumer)

@@ -22,6 +22,7 @@ from busbar.records import Headers
 from busbar.stream import metrics
 from busbar.stream.interfaces import RecordTooLarge, UnknownTopic
 from busbar.stream.kafka_batches import Entry, PartitionQueue
+from busbar.stream.kafka_connect import connect_timeouts
 from busbar.stream.partitioner import Partitioner
 from busbar.stream.results import record_size
 
@@ -433,10 +434,10 @@ class KafkaProducer:
         producer.client.cluster.add_listener(lambda _cluster: self._learn_all(producer))
         self._learn_all(producer)
 
-    async def _connect(self) -> Any:
+    async def _connect(self, timeout_seconds: float) -> Any:
         producer = AIOKafkaProducer(**self._options)
         try:
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(timeout_seconds):
                 await producer.start()
                 client = producer.client
                 await (client.set_topics(self._topics) if self._topics else client.force_metadata_update())
@@ -446,10 +447,10 @@ class KafkaProducer:
         return producer
 
     async def _connect_patiently(self) -> Any:
-        pause = 0.1
+        pause, timeouts = 0.1, connect_timeouts()
         while True:
             try:
-                return await self._connect()
+                return await self._connect(next(timeouts))
             except (errors.KafkaError, OSError, TimeoutError) as error:
                 logger.warning("Kafka cannot be reached: trying again", extra={"error": repr(error)})
             await asyncio.sleep(pause)
@@ -467,7 +468,7 @@ class KafkaProducer:
                     patience = self._stall_seconds
                     continue
                 try:
-                    replacement = await self._connect()
+                    replacement = await self._connect(10.0)
                 except (errors.KafkaError, OSError, TimeoutError):
                     continue  # Kafka is away: the batches stay where they are
                 patience = min(240.0, patience * 2)

@@ -6,6 +6,8 @@ import asyncio
 import time
 from functools import partial
 
+import pytest
+from aiokafka.conn import collect_hosts
 from prometheus_client import REGISTRY
 
 from busbar.records import TopicPartition
@@ -64,6 +66,24 @@ async def test_a_producer_that_hangs_is_replaced_once_a_new_one_can_connect(kafk
     values = [int(record.value or b"") for record in await read_all(kafka_servers, topic, 1)]
     assert values == [0, 1, 2]
     assert _replacements("producer", "Stalled") == before + 1
+
+
+@pytest.mark.parametrize("client", [KafkaConsumer, KafkaProducer])
+async def test_a_node_that_hangs_does_not_keep_clients_from_the_others(
+    kafka_servers: str, client: type[KafkaConsumer | KafkaProducer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    hanging = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    # aiokafka tries them in random order: here the one that hangs is first, and at the next attempt last.
+    orders = iter([[hanging, kafka_servers]])
+    monkeypatch.setattr("aiokafka.client.collect_hosts", lambda _: collect_hosts(next(orders, [kafka_servers]), False))
+    # One attempt used to take ten seconds.
+    async with server, asyncio.timeout(9.5), client(f"{hanging},{kafka_servers}"):
+        await asyncio.sleep(0.1)  # a consumer that is stopped before its tasks have begun ends badly
 
 
 async def test_positions_in_many_topics_are_found_without_asking_for_each(topics: str) -> None:
