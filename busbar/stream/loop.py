@@ -21,7 +21,7 @@ from busbar.stream.batch import Batch, Folded, Outbox, as_unstorable, decode, fo
 from busbar.stream.interfaces import Busy, Consumer, Processor, Producer
 from busbar.stream.leases import NO_STATE, Overtaken, ProgressStore, StoreUnavailable, Unstorable
 from busbar.stream.merge import Merge
-from busbar.stream.ownership import Ownership
+from busbar.stream.ownership import Owned, Ownership
 from busbar.stream.results import pack_results
 from busbar.stream.settings import WorkerSettings
 
@@ -99,6 +99,8 @@ class Worker:
         """Seconds that a record takes, lately."""
         self._ahead: Batch | None = None
         """The next batch, decoded already."""
+        self._ahead_of: dict[int, Owned] = {}
+        """Its partitions, as they were owned then."""
         self._partitions = 0
         self._next_batch = self._next_due = self._next_tell = self._next_kafka_commit = 0.0
         self._kafka_commit: asyncio.Task[None] | None = None
@@ -136,8 +138,8 @@ class Worker:
     async def _turn(self) -> None:
         """One round: tend the leases if it is time, gather a batch, process it."""
         if self._now() >= self.ownership.next_look:
-            self._return_ahead()
             await self.ownership.tend()
+            self._drop_lost_ahead()
         now = self._now()
         self._tell(now)
         if now < self._next_batch:
@@ -174,12 +176,21 @@ class Worker:
         records = await self._gather(self._paced_limit(), 0.0)
         if records:
             self._ahead = decode(self._processor, records)
+            self._ahead_of = {record.partition: self.ownership.owned[record.partition] for record in records}
 
     def _return_ahead(self) -> None:
-        """Undo `_look_ahead`, before anything happens that could change whose turn it is."""
+        """Undo `_look_ahead`: something comes first again, or the partitions may be lost."""
         if self._ahead is not None:
             self._merge.put_back(self._ahead.records)
             self._ahead = None
+
+    def _drop_lost_ahead(self) -> None:
+        """Forget what was looked at of partitions that were lost meanwhile, even if they have been claimed anew."""
+        if self._ahead is not None:
+            owned = self.ownership.owned
+            lost = frozenset(number for number, entry in self._ahead_of.items() if owned.get(number) is not entry)
+            if lost:
+                self._ahead = self._ahead.without(lost, self._processor)
 
     async def _rest(self, seconds: float) -> None:
         if self._stop.is_set():
