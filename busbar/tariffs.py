@@ -28,7 +28,9 @@ from busbar.pricing.assignment import (
 )
 from busbar.pricing.clock import zone_problem
 from busbar.pricing.engine import DEFAULT_OPTIONS, Options, Pricer
+from busbar.pricing.jsontext import serialize_json
 from busbar.pricing.problems import TariffError
+from busbar.pricing.translate import to_tariff_type
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ class TariffBook:
         self._connectors: dict[str, list[str]] = {}
         self._sites: dict[str, Site] = {}
         self._pricers: dict[tuple[str, int, str], Pricer] = {}
+        self._tariff_types: dict[tuple[str, int], str | None] = {}
 
     @property
     def revision(self) -> int:
@@ -223,6 +226,15 @@ class TariffBook:
         self._pricers[key] = pricer  # the last in the order, and so the last to go
         return pricer
 
+    def tariff_type(self, version: TariffVersion) -> str | None:
+        """A version as a TariffType of OCPP 2.1, as JSON text; `None` if that would come to other prices."""
+        key = (version.tariff_id, version.version)
+        if key not in self._tariff_types:
+            if len(self._tariff_types) >= self._max_pricers:
+                self._tariff_types.clear()
+            self._tariff_types[key] = _tariff_type(version)
+        return self._tariff_types[key]
+
     def site(self, site_id: str | None) -> Site | None:
         """What is known of a site."""
         return None if site_id is None else self._sites.get(site_id)
@@ -279,6 +291,13 @@ def _history(tariff_id: str, stored: Iterable[StoredVersion]) -> TariffHistory:
         version = TariffVersion(tariff_id, item.version, item.content, tariff, item.valid_from_ms)
         history = replace(history, versions=(*history.versions, version), last_version=item.version)
     return history
+
+
+def _tariff_type(version: TariffVersion) -> str | None:
+    if not version.tariff.format.startswith("OCPI"):
+        return version.content
+    translation = to_tariff_type(version.tariff)
+    return serialize_json(translation.tariff) if translation.exact else None
 
 
 _NONE = Decision(None, None, ())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from busbar.ocpp.times import format_timestamp_ms
 from busbar.ocpp.versions import Version
@@ -36,13 +39,21 @@ def id_token_info(authorization: Authorization, version: Version) -> dict[str, A
     return info
 
 
-def authorize_answer(authorization: Authorization, version: Version, certificate_status: str = "") -> dict[str, Any]:
-    """The answer to Authorize."""
+def authorize_answer(
+    authorization: Authorization, version: Version, certificate_status: str = "", tariff: str | None = None
+) -> dict[str, Any]:
+    """The answer to Authorize.
+
+    Args:
+        tariff: The JSON text of a TariffType. 2.1 only.
+    """
     if not version.is_v2:
         return {"idTagInfo": id_tag_info(authorization)}
     answer: dict[str, Any] = {"idTokenInfo": id_token_info(authorization, version)}
     if certificate_status:
         answer["certificateStatus"] = certificate_status
+    if tariff:
+        answer["tariff"] = orjson.Fragment(tariff)
     return answer
 
 
@@ -56,9 +67,26 @@ def stop_answer(authorization: Authorization | None) -> dict[str, Any]:
     return {} if authorization is None else {"idTagInfo": id_tag_info(authorization)}
 
 
-def transaction_event_answer(authorization: Authorization | None, version: Version) -> dict[str, Any]:
-    """The answer to TransactionEvent: it speaks of the id token only if there was one. Spec: OCPP 2.0.1 E01.FR.11."""
-    return {} if authorization is None else {"idTokenInfo": id_token_info(authorization, version)}
+def transaction_event_answer(
+    authorization: Authorization | None,
+    version: Version,
+    total_cost: Decimal | None = None,
+    limit: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The answer to TransactionEvent: it speaks of the id token only if there was one. Spec: OCPP 2.0.1 E01.FR.11.
+
+    Args:
+        total_cost: Running, or final in the answer to Ended; 0 says that it is free. Spec: I02.FR.01, I03.FR.04.
+        limit: A TransactionLimitType, which only 2.1 has.
+    """
+    answer: dict[str, Any] = {}
+    if total_cost is not None:
+        answer["totalCost"] = float(total_cost)
+    if limit and version is Version.V21:
+        answer["transactionLimit"] = limit
+    if authorization is not None:
+        answer["idTokenInfo"] = id_token_info(authorization, version)
+    return answer
 
 
 def _timestamp(unix_ms: int) -> str:

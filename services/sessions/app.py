@@ -15,7 +15,7 @@ async def main(env: Env, health: Health, stop: asyncio.Event) -> None:
     """Fold until `stop` is set, then hand the partitions over."""
     config = Config.from_env(env)
     await run_processor(
-        SessionsProcessor(config.policy, partitions=config.partitions),
+        SessionsProcessor(config.policy, partitions=config.partitions, time_zone=config.time_zone),
         bootstrap_servers=config.bootstrap_servers,
         database_url=config.database_url,
         health=health,

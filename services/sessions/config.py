@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from busbar.config import ConfigError, Env, database_url, kafka_bootstrap_servers
 from busbar.ocpp.versions import Version
 from busbar.stream.worker import WorkerSettings
+from busbar.tariffs import time_zone_setting
 from busbar.topics import all_topics, partition_profiles, station_topic
 from services.sessions.model import Policy
 from services.sessions.tokens import TokenPolicy
@@ -21,6 +22,7 @@ class Config:
     partitions: int
     policy: Policy
     worker: WorkerSettings
+    time_zone: str
 
     @classmethod
     def from_env(cls, env: Env) -> Config:
@@ -43,6 +45,7 @@ class Config:
                 gap_timeout_ms=_milliseconds(env, "BUSBAR_SESSIONS_GAP_TIMEOUT_SECONDS", 900),
             ),
             worker=WorkerSettings.from_env(env),
+            time_zone=time_zone_setting(env),
         )
 
 

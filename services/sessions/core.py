@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from busbar.ocpp.versions import Version
 from busbar.records import Result
 from services.sessions.answers import authorize_answer
 from services.sessions.decoding import (
@@ -22,6 +23,7 @@ from services.sessions.decoding import (
 )
 from services.sessions.events import reservation_event
 from services.sessions.model import ReservationRow, State
+from services.sessions.pricing import driver_tariff
 from services.sessions.steps import answer, check_token, enter, expire
 from services.sessions.tokens import ACCEPTED, Authorization
 from services.sessions.transactions_2x import fold_transaction_event
@@ -64,7 +66,10 @@ def fold_authorize(state: State, event: Authorize) -> list[Result]:
         certificate_status = "CertChainError"
         if authorization.status == ACCEPTED:
             authorization = Authorization("Invalid")
-    results.append(answer(call, authorize_answer(authorization, call.version, certificate_status)))
+    tariff = None
+    if call.version is Version.V21 and state.tariffs.assigns:
+        tariff = driver_tariff(state, station, event.id_token, authorization, call.received_at_ms)
+    results.append(answer(call, authorize_answer(authorization, call.version, certificate_status, tariff)))
     return results
 
 

@@ -11,6 +11,7 @@ from services.sessions.energy import TOLERANCE_UWH, add_reading, settle
 from services.sessions.events import session_event
 from services.sessions.flags import Flag
 from services.sessions.model import Cause, Point, Policy, Session, State, StationState, make_uuid
+from services.sessions.pricing import follow
 from services.sessions.samples import Reading, Samples
 from services.sessions.signed import SignedReading, signed_registers
 from services.sessions.tokens import ACCEPTED, token_key
@@ -291,6 +292,8 @@ def conclude(
 
 def publish(state: State, session: Session, cause: Cause, results: list[Result], kind: str) -> None:
     """Tell what happened to a session."""
+    if session.price_tariff_id or (state.tariffs.assigns and not session.price_chosen):
+        follow(state, session, cause)
     if session.was_final:
         kind = "corrected"
     elif session.is_final:

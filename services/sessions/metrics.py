@@ -25,6 +25,11 @@ UNATTRIBUTED = Counter(
     "Energy that registers counted outside of any session: found, and later explained by a session",
     ["outcome"],
 )
+TARIFFS = Counter(
+    "csms_sessions_tariffs_total",
+    "Sessions whose tariff was chosen, that have none, and whose cost cannot be told while they go on",
+    ["outcome"],
+)
 METER_SAMPLES = Counter("csms_sessions_meter_samples_total", "Sampled values stored")
 
 _BY_NAME = {
@@ -33,6 +38,7 @@ _BY_NAME = {
     "duplicates": DUPLICATES,
     "watchdog": WATCHDOG,
     "unattributed_uwh": UNATTRIBUTED,
+    "tariffs": TARIFFS,
 }
 _children: dict[tuple[str, str], Counter] = {}
 

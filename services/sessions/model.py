@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
 
+from busbar.tariffs import TariffBook
 from services.sessions.clock import Clock, Moment
 from services.sessions.continuity import Continuity
 from services.sessions.energy import Energy
 from services.sessions.samples import Samples, Shape
 from services.sessions.signed import SignedReading
 from services.sessions.tokens import Token, TokenPolicy
+
+if TYPE_CHECKING:
+    from services.sessions.pricing import RunningPrice
 
 MAX_UNSETTLED = 16
 """Sessions without a stop and stops without a session that a station is remembered for."""
@@ -126,6 +130,10 @@ class Session:
     """The tariff that it is priced with, chosen once; empty: none."""
     price_tariff_version: int = 0
     price_time_zone: str = ""
+    price_chosen: bool = False
+    """Whether its tariff has been looked for."""
+    price_memory: list[Any] | None = None
+    """`price`, as it is stored."""
     energy: Energy = field(default_factory=Energy)
 
     # Of this process only, not stored.
@@ -134,6 +142,8 @@ class Session:
     """0: nothing, 1: only what every event changes, 2: anything."""
     prefix: bytes | None = field(default=None, compare=False, repr=False)
     """Encoding of what the session's events begin with."""
+    price: RunningPrice | None = field(default=None, compare=False, repr=False)
+    """What its cost so far is made of; `None` also while nobody has asked for `price_memory`."""
 
     @property
     def is_open(self) -> bool:
@@ -335,11 +345,15 @@ class Policy:
     """How long such a question may take."""
 
 
+NO_TARIFFS = TariffBook()
+
+
 @dataclass(slots=True)
 class State:
     """What a batch reads and writes."""
 
     policy: Policy = field(default_factory=Policy)
+    tariffs: TariffBook = NO_TARIFFS
     stations: dict[str, StationState] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     uses: dict[str, set[str]] = field(default_factory=dict)
@@ -354,6 +368,8 @@ class State:
     shapes: dict[int, Shape] = field(default_factory=dict)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     """What happened how often, for the metrics."""
+    tariff_revision: int | None = None
+    """Of what is configured of tariffs, if the database was asked for anything."""
 
     def station(self, station_id: str) -> StationState:
         found = self.stations.get(station_id)
@@ -374,7 +390,7 @@ class State:
         )
 
 
-_TRANSIENT = {"is_new", "change", "prefix", "energy"}
+_TRANSIENT = {"is_new", "change", "prefix", "price", "energy"}
 _SESSION_FIELDS = tuple(entry.name for entry in fields(Session) if entry.name not in _TRANSIENT)
 _ENERGY_FIELDS = tuple(entry.name for entry in fields(Energy))
 _session_values = attrgetter(*_SESSION_FIELDS, *(f"energy.{name}" for name in _ENERGY_FIELDS))
@@ -383,6 +399,8 @@ _SPLIT = len(_SESSION_FIELDS)
 
 def dump_session(session: Session) -> bytes:
     """The stored form: an array of two arrays' fields, the session's and its energy's."""
+    if session.price is not None:
+        session.price_memory = session.price.dump()
     values = _session_values(session)
     return orjson.dumps((values[:_SPLIT], values[_SPLIT:]))
 

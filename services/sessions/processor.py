@@ -11,9 +11,11 @@ import orjson
 
 from busbar.avro import InvalidAvro, decode_packed_call
 from busbar.config import ConfigError
+from busbar.pricing import Options
 from busbar.records import Record, Result
 from busbar.stream.interfaces import InvalidRecord, StoreCall
 from busbar.stream.partitioner import Partitioner
+from busbar.tariffs import TariffBook
 from busbar.topics import all_topics, topics_read_by
 from services.sessions import metrics
 from services.sessions.cache import StationCache
@@ -36,12 +38,13 @@ class SessionsProcessor:
     Args:
         partitions: The partition count of the topics, which says whose a session is that has come due.
         due_every_ms: How often to look for sessions that have come due.
+        time_zone: Whose wall clock decides over tariffs where a site has none.
     """
 
     group = SERVICE
     topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if all_topics()[name].action is not None)
 
-    def __init__(self, policy: Policy, *, partitions: int, due_every_ms: int = 5_000) -> None:
+    def __init__(self, policy: Policy, *, partitions: int, due_every_ms: int = 5_000, time_zone: str = "UTC") -> None:
         self._policy = policy
         self._partitions = partitions
         self._due_every_ms = due_every_ms
@@ -51,6 +54,7 @@ class SessionsProcessor:
         self._sent_shapes: set[int] = set()
         self._placed: set[int] = set()
         self._cache = StationCache()
+        self._tariffs = TariffBook(time_zone, options=Options(keep_periods=False))
         self._next_configuration = 0.0
         self._configured_at: datetime | None = None
 
@@ -76,7 +80,7 @@ class SessionsProcessor:
             self._sent_shapes.clear()
         if self._cache and time.monotonic() >= self._next_configuration:
             await self._read_configuration(connection)
-        return await load_state(connection, events, self._policy, self._cache)
+        return await load_state(connection, events, self._policy, self._cache, self._tariffs)
 
     def committed(self, state: State) -> None:
         """The batch of this state is committed: the next one need not load it again."""

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from busbar.stream.interfaces import StoreCall
+from busbar.tariffs import TariffBook
 from services.sessions.cache import StationCache
 from services.sessions.decoding import (
     Authorize,
@@ -22,6 +23,7 @@ from services.sessions.decoding import (
 )
 from services.sessions.flags import flag_names
 from services.sessions.model import (
+    NO_TARIFFS,
     EventRow,
     Policy,
     Session,
@@ -102,11 +104,19 @@ class Wanted:
 
 
 async def load_state(
-    connection: Any, events: Sequence[Event], policy: Policy, cache: StationCache | None = None
+    connection: Any,
+    events: Sequence[Event],
+    policy: Policy,
+    cache: StationCache | None = None,
+    tariffs: TariffBook = NO_TARIFFS,
 ) -> State:
-    """The state that folding these events needs; what the cache holds of it is taken from there."""
+    """The state that folding these events needs; what the cache holds of it is taken from there.
+
+    Args:
+        tariffs: Read again if the configuration of tariffs has changed.
+    """
     wanted = Wanted(events)
-    state = State(policy=policy)
+    state = State(policy=policy, tariffs=tariffs)
     for station in cache.take(wanted.stations) if cache else ():
         state.stations[station.station_id] = station
     unknown = [station_id for station_id in wanted.stations if station_id not in state.stations]
@@ -121,6 +131,8 @@ async def load_state(
             list(wanted.tokens),
         )
         read_rows(state, rows)
+        if state.tariff_revision is not None and state.tariff_revision != tariffs.revision:
+            await tariffs.refresh(connection, state.tariff_revision)
         for station_id, transaction_id in named:
             state.station(station_id).looked_up.add(transaction_id)
     suspects = suspicious(state, events)
@@ -149,6 +161,8 @@ def read_rows(state: State, rows: Iterable[Any]) -> None:
             details.append((name, detail))
         elif kind == "token":
             state.tokens[name] = read_token(orjson.loads(detail))
+        elif kind == "tariffs":
+            state.tariff_revision = int(detail)
         else:
             state.uses.setdefault(name, set()).add(detail)
     for name, detail in details:

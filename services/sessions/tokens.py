@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
 
@@ -53,6 +54,10 @@ class Token:
     allowed_stations: frozenset[str] | None = None
     allowed_sites: frozenset[str] | None = None
     language: str = ""
+    max_cost: Decimal | None = None
+    """Of one session, taxes included."""
+    max_energy_wh: int | None = None
+    max_time_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,8 @@ def _status(token: Token, station_id: str, site_id: str, at_ms: int) -> str:
 
 def read_token(row: list[Any]) -> Token:
     """A token from the values that `store` selects."""
-    key, id_token, kind, status, expires, valid_from, group, cache, concurrent, most, stations, sites, language = row
+    key, id_token, kind, status, expires, valid_from, group, cache, concurrent, most, stations, sites = row[:12]
+    language, max_cost, max_energy_wh, max_time_seconds = row[12:]
     return Token(
         key=key,
         id_token=id_token,
@@ -150,4 +156,7 @@ def read_token(row: list[Any]) -> Token:
         allowed_stations=None if stations is None else frozenset(stations),
         allowed_sites=None if sites is None else frozenset(sites),
         language=language or "",
+        max_cost=None if max_cost is None else Decimal(max_cost),
+        max_energy_wh=max_energy_wh,
+        max_time_seconds=max_time_seconds,
     )

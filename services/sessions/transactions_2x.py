@@ -22,6 +22,7 @@ from services.sessions.lifecycle import (
     take_samples,
 )
 from services.sessions.model import Cause, Session, State, StationState
+from services.sessions.pricing import total_cost, transaction_limit
 from services.sessions.steps import answer, check_token, enter, record_event
 from services.sessions.tokens import ACCEPTED, Authorization, token_key
 
@@ -45,7 +46,7 @@ def fold_transaction_event(state: State, event: TransactionEvent) -> list[Result
         assert session is not None
         state.count("duplicates", call.action)
         authorization = _repeat_token(state, station, session, event)
-        return [*results, answer(call, transaction_event_answer(authorization, call.version))]
+        return [*results, _answer(state, session, event, authorization)]
     is_first = session is None
     if session is None:
         same = station.transactions.get(event.transaction_id)
@@ -84,8 +85,19 @@ def fold_transaction_event(state: State, event: TransactionEvent) -> list[Result
         results.append(
             meter_samples(call, station, session, place, event.samples, event_id, event.seq_no, now.shift_ms)
         )
-    results.append(answer(call, transaction_event_answer(authorization, call.version)))
+    results.append(_answer(state, session, event, authorization))
     return results
+
+
+def _answer(state: State, session: Session, event: TransactionEvent, authorization: Authorization | None) -> Result:
+    """The answer, with what the transaction costs by now and may cost at most."""
+    call = event.call
+    cost = limit = None
+    if session.price_tariff_id and event.event_type != "Started":
+        cost = total_cost(state, session)
+    if authorization is not None and authorization.status == ACCEPTED and not _stops(session, event):
+        limit = transaction_limit(session, state.tokens.get(token_key(event.id_token or "")))
+    return answer(call, transaction_event_answer(authorization, call.version, cost, limit))
 
 
 def _fold_nameless(state: State, station: StationState, event: TransactionEvent, now: Moment) -> list[Result]:

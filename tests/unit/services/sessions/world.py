@@ -12,7 +12,9 @@ from busbar.avro import decode, encode
 from busbar.ocpp.times import format_timestamp_ms
 from busbar.ocpp.validation import validate_response
 from busbar.ocpp.versions import Version
+from busbar.pricing import Options
 from busbar.records import Result, StationCall
+from busbar.tariffs import TariffBook
 from services.sessions.cache import StationCache
 from services.sessions.core import apply
 from services.sessions.decoding import Event, SessionDue, event_of
@@ -96,6 +98,7 @@ class World:
         """Everything that was ever produced."""
         self.cache: StationCache | None = StationCache() if cached else None
         self.queries = 0
+        self.tariffs = TariffBook(options=Options(keep_periods=False))
 
     def token(self, id_token: str, status: str = ACCEPTED, **more: Any) -> None:
         """A row of config.tokens."""
@@ -109,13 +112,16 @@ class World:
             "allowed_stations": None,
             "allowed_sites": None,
             "language": None,
+            "max_cost": None,
+            "max_energy_wh": None,
+            "max_time_seconds": None,
         }
         columns.update(more)
         self.tokens[token_key(id_token)] = [token_key(id_token), id_token, "Central", status, *columns.values()]
 
     def load(self, events: Sequence[Event]) -> State:
         """As the service loads, from these tables."""
-        loading = load_state(self, events, self.policy, self.cache)
+        loading = load_state(self, events, self.policy, self.cache, self.tariffs)
         try:
             loading.send(None)
         except StopIteration as done:
