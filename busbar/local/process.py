@@ -37,6 +37,7 @@ class Process:
         death_signal: What the child gets when this process ends without having stopped it.
         owner: Run it as another user. Needs root.
         folder: The child's working directory.
+        nice: How far it steps back for other processes when the machine is busy, 0 to 19.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Process:
         death_signal: signal.Signals = signal.SIGKILL,
         owner: Owner | None = None,
         folder: Path | None = None,
+        nice: int = 0,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -57,6 +59,7 @@ class Process:
         self.death_signal = death_signal
         self.owner = owner
         self.folder = folder
+        self.nice = nice
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -86,6 +89,8 @@ class Process:
     def _tied_command(self) -> list[str]:
         command = [sys.executable, "-I", "-S", tied.__file__]
         command += ["--parent", str(os.getpid()), "--signal", str(int(self.death_signal))]
+        if self.nice:
+            command += ["--nice", str(self.nice)]
         if self.owner is not None:
             command += ["--uid", str(self.owner.uid), "--gid", str(self.owner.gid)]
         return [*command, "--", *self.command]

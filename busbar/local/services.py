@@ -24,6 +24,8 @@ class Kind:
     listen_variable: str | None = None
     """The setting of the address where it serves others, if it does."""
     listen_port: int | None = None
+    nice: int = 0
+    """A service that nobody waits for steps back for those that answer stations."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -31,7 +33,7 @@ KINDS: Mapping[str, Kind] = {
     "router": Kind(Rank.PROCESSOR, 9321),
     "sessions": Kind(Rank.PROCESSOR, 9331),
     "stations": Kind(Rank.PROCESSOR, 9341),
-    "billing": Kind(Rank.PROCESSOR, 9351),
+    "billing": Kind(Rank.PROCESSOR, 9351, nice=10),
     "api": Kind(Rank.API, 9411, "BUSBAR_API_LISTEN", 9410),
 }
 """Every service, in the order in which they start. Further processes of a kind get the next ports."""
@@ -73,6 +75,7 @@ class Instance:
             log_path=logs / f"{self.name}.log",
             environment={**common, **self.environment()},
             health_url=self.health_url,
+            nice=KINDS[self.service].nice,
         )
 
     def edge(self) -> Edge:

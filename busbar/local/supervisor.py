@@ -60,6 +60,7 @@ class ServiceChild:
     Args:
         name: Such as `edge-0`.
         health_url: Base URL of its health server; `None` if it has none.
+        nice: See `Process`.
     """
 
     def __init__(
@@ -72,11 +73,12 @@ class ServiceChild:
         environment: Mapping[str, str] | None = None,
         health_url: str | None = None,
         grace_seconds: float = 10.0,
+        nice: int = 0,
     ) -> None:
         self.name = name
         self.rank = rank
         self.health_url = health_url
-        self.process: Process = Process(name, command, log_path=log_path, environment=environment)
+        self.process: Process = Process(name, command, log_path=log_path, environment=environment, nice=nice)
         self._grace_seconds = grace_seconds
 
     async def start(self) -> None:

@@ -1,6 +1,6 @@
 """Run a command whose life is tied to that of the process that started it.
 
-    python -I -S tied.py --parent PID --signal NUMBER [--uid UID --gid GID] -- COMMAND ARGUMENT...
+    python -I -S tied.py --parent PID --signal NUMBER [--nice N] [--uid UID --gid GID] -- COMMAND ARGUMENT...
 
 This script becomes the command (same process id). When the parent ends for whatever reason, SIGKILL included, the
 command gets the signal: from the kernel on Linux, from a small watching process elsewhere. Standard library only,
@@ -25,11 +25,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--signal", type=int, default=int(signal.SIGKILL))
+    parser.add_argument("--nice", type=int, default=0, help="how much to step back for others")
     parser.add_argument("--uid", type=int)
     parser.add_argument("--gid", type=int)
     parser.add_argument("--watch", action="store_true", help="watch from a process, even on Linux")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
+    if options.nice:
+        os.nice(options.nice)
     if options.uid is not None:
         os.setgroups([])
         os.setgid(options.gid)

@@ -102,6 +102,19 @@ async def test_ctrl_c_in_the_terminal_does_not_reach_children(tmp_path: Path) ->
     await process.kill()
 
 
+async def test_a_child_may_step_back_for_others(tmp_path: Path) -> None:
+    for nice in (0, 7):
+        child = Process(
+            "child",
+            [sys.executable, "-c", "import os; print('nice', os.nice(0))"],
+            log_path=tmp_path / f"{nice}.log",
+            nice=nice,
+        )
+        child.start()
+        assert await child.wait(10) == 0
+        assert child.log_path.read_text() == f"nice {min(19, os.nice(0) + nice)}\n"
+
+
 async def test_the_output_is_kept_over_restarts(tmp_path: Path) -> None:
     process = Process("x", ["sh", "-c", "echo out; echo err >&2"], log_path=tmp_path / "logs" / "x.log")
     for _ in range(2):
