@@ -173,8 +173,9 @@ class TestChoice:
         assert [event["tariff_id"] for event in out.events] == ["", "", "B", "B"]
         assert costs(out.replies) == [None, None, 0.0, 20.0]
 
-    def test_a_token_that_never_comes_is_not_waited_for_without_end(self) -> None:
-        tables = world(energy("A", "1"))
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_a_token_that_never_comes_is_not_waited_for_without_end(self, cached: bool) -> None:
+        tables = world(energy("A", "1"), cached=cached)
         station = Station2x()
         calls = [station.event("Started", 0, 0, 0, evse={"id": 1, "connectorId": 1}, trigger="CablePluggedIn")]
         calls += [station.updated(n, n * 100, n * MINUTE) for n in range(1, 80)]
