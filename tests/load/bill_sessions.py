@@ -114,8 +114,8 @@ def _by_hours(session: Session, version: Version, samples: int) -> Fraction:
         length = Fraction((end - begin) / timedelta(milliseconds=1)).limit_denominator(1)
         for start, stop, price in _stretches(begin, end):
             part = Fraction((stop - start) / timedelta(milliseconds=1)).limit_denominator(1)
-            share = part / length if length else Fraction(1)
-            total += Fraction(high - low) / 1000 * share * Fraction(price)
+            of_it = part / length if length else Fraction(1)
+            total += Fraction(high - low) / 1000 * of_it * Fraction(price)
     return total
 
 

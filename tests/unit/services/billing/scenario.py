@@ -81,10 +81,10 @@ def session_events(chance: Random, station: str, session_id: str) -> list[dict[s
     last = max((each[0] for each in measured), default=start) + chance.choice((0, 0.25, 30))
     events.append(session.ended(last, round(wh + chance.choice((0, 50)), 3)))
     for _ in range(chance.choice((0, 0, 0, 1, 2))):
-        more = {"final": True, "state": "ended", "kind": "corrected"}
         if chance.random() < 0.5:
-            events.append(session.event(last, **more, flags=["offline"]))
+            event = session.event(last, "corrected", flags=["offline"])
         else:
             wh += 250
-            events.append(session.measured(last, round(wh + 50, 3), **more))
+            event = session.measured(last, round(wh + 50, 3), kind="corrected")
+        events.append(event | {"final": True, "state": "ended"})
     return events
