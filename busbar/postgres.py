@@ -26,6 +26,15 @@ MIGRATION_FOLDERS = (
 )
 """In the order in which they run; each may refer to the tables of those before it."""
 
+CONNECTION_ERRORS = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises, beside `PostgresError`, where a connection cannot be used (`TimeoutError` is an `OSError`).
+
+`InternalClientError` comes from a connection that the server has ended in words while nobody was asking: until it is
+closed as well, asyncpg holds it for busy.
+"""
+DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
+"""Whatever keeps a query from its answer."""
+
 _LOCK = 7_215_001
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from busbar.postgres import connect
+from busbar.postgres import CONNECTION_ERRORS, DATABASE_ERRORS, connect
 from busbar.stream.interfaces import Processor, StoreCall
 from busbar.stream.leases import NO_STATE, Advance, Claim, Overtaken, Row, StoreUnavailable, Survey, Unstorable
 
@@ -116,7 +116,7 @@ class PostgresProgressStore:
         if connection is not None:
             try:
                 await connection.close(timeout=1.0)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except DATABASE_ERRORS:
                 connection.terminate()
 
     async def survey(self) -> Survey:
@@ -222,7 +222,7 @@ async def _sorted_errors() -> AsyncIterator[None]:
         raise _translated(error) from error
     except UnicodeEncodeError as error:
         raise Unstorable("a text that is not Unicode") from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except CONNECTION_ERRORS as error:
         raise StoreUnavailable(repr(error)) from error
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import asyncpg
 
+from busbar.postgres import DATABASE_ERRORS
 from services.api import metrics
 from services.api.problems import Problem, unavailable
 
@@ -123,7 +124,7 @@ class KeyRing:
             await asyncio.sleep(self._refresh_seconds)
             try:
                 await self.refresh()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except DATABASE_ERRORS as error:
                 logger.warning("the API keys could not be read", extra={"error": repr(error)})
 
     def problem(self) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from busbar.avro import InvalidAvro, decode, encode
+from busbar.postgres import DATABASE_ERRORS
 from busbar.records import Record, ReturnAddress, TopicPartition
 from busbar.stream.interfaces import Consumer, Producer, RecordTooLarge, UnknownTopic
 from busbar.stream.replies import with_return_address
@@ -268,7 +269,7 @@ class CommandGateway:
     async def _look_up(self, command_ids: list[str]) -> None:
         try:
             rows = await self._pool.fetch(FIND_OUTCOMES, command_ids)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             logger.warning("outcomes could not be looked up", extra={"error": repr(error)})
             return
         for row in rows:

@@ -22,6 +22,7 @@ _SHOWN = 200
 _DATABASE_AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     OSError,  # TimeoutError is one

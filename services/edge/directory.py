@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import asyncpg
 
 from busbar.ocpp.versions import Version
-from busbar.postgres import connect_pool
+from busbar.postgres import DATABASE_ERRORS, connect_pool
 from services.edge.handshake import StationSettings
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ Answer = Callable[[Found | Unavailable], None]
 
 
 class Source(Protocol):
-    """Where settings are read; raises `OSError`, `TimeoutError` or `asyncpg.PostgresError` when it is away."""
+    """Where settings are read; raises one of `DATABASE_ERRORS` when it is away."""
 
     async def read(self, station_ids: Iterable[str]) -> Mapping[str, StationSettings]: ...
 
@@ -151,7 +151,7 @@ class StationDirectory:
     async def _read(self, station_ids: Iterable[str]) -> Mapping[str, StationSettings] | None:
         try:
             rows = await self._read_in_time(station_ids)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_ERRORS as error:
             if not self._is_reported:
                 logger.error("stations cannot be read from Postgres", extra={"error": repr(error)})
             self.is_up, self._is_reported = False, True

@@ -8,6 +8,7 @@ import logging
 import asyncpg
 
 from busbar.config import Env
+from busbar.postgres import DATABASE_ERRORS
 from busbar.service import Health
 from busbar.stream.worker import run_processor
 from services.router import metrics, store
@@ -45,7 +46,7 @@ async def _forget_old(config: RouterConfig) -> None:
         await asyncio.sleep(_FORGET_SECONDS)
         try:
             await forget(config.database_url, wall_clock_ms() - round(config.keep_commands_days * _DAY_MS))
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_ERRORS as error:
             logger.warning("old commands could not be deleted: trying again later", extra={"error": repr(error)})
 
 
