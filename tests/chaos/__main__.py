@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import statistics
 import tempfile
@@ -54,7 +55,9 @@ async def run_seed(seed: int, folder: Path, shape: Shape) -> tuple[Verdict, Run]
         await settle(rig.stack.database_url)
         verdict = judge(outcome, await collect(rig.stack.bootstrap_servers, rig.stack.database_url))
         print(outcome.ledger.summary())
-        print(f"{len(rig.said)} lines from the supervisor")
+        for line in rig.said:
+            if re.search(r"ended with [1-9]|cannot|does not start", line):
+                print(f"by itself: {line}")
     run = Run(
         seed=seed,
         kafka_nodes=shape.kafka_nodes,

@@ -43,6 +43,7 @@ def judge(ordeal: Ordeal, evidence: Evidence) -> Verdict:
     check_meter_values(verdict, ledger, evidence)
     check_session_events(verdict, ledger, evidence)
     check_meter_samples(verdict, ledger, evidence)
+    check_bills(verdict, evidence)
     check_stations(verdict, ledger, evidence)
     check_commands(verdict, ledger, evidence)
     check_sockets(verdict, ordeal.connected, ordeal.left)
@@ -214,6 +215,29 @@ def check_meter_samples(verdict: Verdict, ledger: Ledger, evidence: Evidence) ->
                 count = told.pop(key, 0)
                 verdict.expect(count == 1, f"{_name(transaction)}: sample {key[2:]} was told {count} times")
     verdict.expect(not told, f"meter samples that nobody sent: {list(told)[:3]}")
+
+
+def check_bills(verdict: Verdict, evidence: Evidence) -> None:
+    """Each session is billed once, a cent for each watt hour; each record stands in the table and on its topic."""
+    charges = _by(evidence.tables["charges"], "session_id")
+    cdrs = _by(evidence.tables["cdrs"], "session_id")
+    told = {
+        record["cdr_id"]: record["total_cost_excl_vat"] for record in _once(verdict, evidence, "csms.cdrs", "cdr_id")
+    }
+    for session in evidence.tables["sessions"]:
+        session_id, energy = session["session_id"], session["energy_wh"]
+        status = [row["status"] for row in charges.pop((session_id,), [])]
+        verdict.expect(status == ["priced"], f"session {session_id}: billing says {status}")
+        mine = cdrs.pop((session_id,), [])
+        standing = sum(-1 if cdr["credit"] else 1 for cdr in mine)
+        verdict.expect(standing == 1, f"session {session_id}: {standing} records stand ({len(mine)} in all)")
+        cost = sum((cdr["total_excl"] for cdr in mine), Decimal(0))
+        verdict.expect(cost == energy / 100, f"session {session_id}: {cost} EUR for {energy} Wh")
+        for cdr in mine:
+            kept, sent = cdr["total_excl"], told.pop(cdr["cdr_id"], None)
+            verdict.expect(sent == kept, f"record {cdr['cdr_id']}: {kept} EUR in the table, {sent} on the topic")
+    verdict.expect(not charges and not cdrs, f"bills of nobody's sessions: {[*charges, *cdrs][:3]}")
+    verdict.expect(not told, f"records on csms.cdrs that are not in the table: {list(told)[:3]}")
 
 
 def _values(payload: Row) -> Iterable[float]:

@@ -31,6 +31,7 @@ ACTIONS = {
 SYSTEM_TOPICS = (
     "csms.session-events",
     "csms.meter-samples",
+    "csms.cdrs",
     "csms.station-status",
     "csms.command-events",
     "csms.dead-letters",
@@ -41,6 +42,8 @@ TABLES = {
     " opened_at FROM sessions.transactions",
     "meter_values": "SELECT session_id::text, event_key, station_id, event, happened_at, received_at"
     " FROM sessions.meter_values WHERE in_session",
+    "charges": "SELECT session_id::text, station_id, status, reason FROM billing.sessions",
+    "cdrs": "SELECT cdr_id, session_id::text, number, credit, total_excl, energy_wh FROM billing.cdrs",
     "stations": "SELECT station_id, registration_status, vendor FROM stations.stations",
     "connectors": "SELECT station_id, evse_id, connector_id, status FROM stations.connectors",
     "commands": "SELECT command_id, station_id, action, stage, outcome FROM router.commands",
@@ -120,12 +123,14 @@ async def collect(servers: str, database_url: str) -> Evidence:
 
 
 async def settle(database_url: str, deadline_seconds: float = 60.0) -> None:
-    """Wait until no session is open and no command is without outcome, or the deadline has passed."""
+    """Wait until no session is open or without its bill and no command without outcome, or the deadline has passed."""
     connection = await asyncpg.connect(database_url)
     try:
         for _ in range(int(deadline_seconds * 2)):
             waiting = await connection.fetchval(
                 "SELECT (SELECT count(*) FROM sessions.transactions WHERE is_open)"
+                " + (SELECT count(*) FROM sessions.transactions)"
+                " - (SELECT count(*) FROM billing.sessions WHERE status <> 'open')"
                 " + (SELECT count(*) FROM router.commands WHERE outcome IS NULL)"
             )
             if waiting == 0:

@@ -27,6 +27,9 @@ REPLY_TIMEOUT_SECONDS = 40.0
 _MEMBERS = {"BootNotification": "status", "Heartbeat": "currentTime", "StartTransaction": "transactionId"}
 """What the answer to an action must have; of the other actions it may be empty."""
 
+_ANSWERS: dict[str, dict[str, Any]] = {"GetTransactionStatus": {"messagesInQueue": True}, "CostUpdated": {}}
+"""To commands that are not simply accepted."""
+
 
 class ChaosStation:
     """One station that lives through faults."""
@@ -301,8 +304,7 @@ class ChaosStation:
         if kind == 2:
             receipt = Receipt(self.station_id, self._connection)
             self._ledger.commands.setdefault(message_id, []).append(receipt)
-            answer = {"messagesInQueue": True} if frame[2] == "GetTransactionStatus" else {"status": "Accepted"}
-            await socket.send(json.dumps([3, message_id, answer]))
+            await socket.send(json.dumps([3, message_id, _ANSWERS.get(frame[2], {"status": "Accepted"})]))
             return
         future = self._waiting.get(message_id)
         if message_id in self._answered:

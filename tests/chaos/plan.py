@@ -8,7 +8,7 @@ from dataclasses import dataclass
 LEASE_SECONDS = 3.0
 """The lease that the rig gives the processors; a pause must be able to outlast it."""
 
-PROCESSORS = ("sessions", "stations", "router")
+PROCESSORS = ("sessions", "stations", "router", "billing")
 LASTING = ("pause", "hole")
 """Kinds of faults that end by themselves."""
 
@@ -52,6 +52,9 @@ _WEIGHTS: dict[tuple[str, str, str], float] = {
     ("kill", "router", ""): 2,
     ("pause", "router", ""): 2,
     ("stop", "router", ""): 1,
+    ("kill", "billing", ""): 3,
+    ("pause", "billing", ""): 1.5,
+    ("stop", "billing", ""): 1,
     ("kill", "edge", ""): 3,
     ("pause", "edge", ""): 2,
     ("stop", "edge", ""): 2,
@@ -62,7 +65,14 @@ _WEIGHTS: dict[tuple[str, str, str], float] = {
     ("stop", "postgres", ""): 0.5,
     **{
         (kind, role, to): weight
-        for role, weight in (("sessions", 1.7), ("stations", 0.8), ("router", 0.8), ("edge", 1.0), ("api", 0.3))
+        for role, weight in (
+            ("sessions", 1.7),
+            ("stations", 0.8),
+            ("router", 0.8),
+            ("billing", 0.8),
+            ("edge", 1.0),
+            ("api", 0.3),
+        )
         for to in ("postgres", "kafka")
         for kind in ("cut", "hole")
     },

@@ -31,6 +31,7 @@ from tests.chaos.proxy import Line
 _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 _BUSY_TOPICS = ("ocpp.v16.MeterValues", "ocpp.v201.TransactionEvent", "ocpp.v21.TransactionEvent", "csms.outbound")
 """Of which some partition's leader is killed."""
+WH_PRICE = 0.01
 _DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -93,6 +94,19 @@ class Rig:
             line = self.stack.lines["fleet", edge.id] = Line(f"fleet to {edge.id}", target_port)
             await line.open()
 
+    async def configure(self) -> None:
+        """Make the fleet's token known, and have every session cost a cent for each watt hour."""
+        run = self.run_file()
+        component = {"type": "ENERGY", "price": WH_PRICE * 1000, "step_size": 1}
+        tariff = {"id": "chaos", "currency": "EUR", "elements": [{"price_components": [component]}]}
+        tariff |= {"country_code": "DE", "party_id": "BUS", "last_updated": "2026-01-01T00:00:00Z"}
+        headers = {"Authorization": f"Bearer {run.admin_key}"}
+        async with aiohttp.ClientSession(run.api_url, headers=headers, raise_for_status=True) as session:
+            await session.post("/v1/tokens", json={"id_token": "CHAOS", "allow_concurrent": True})
+            await session.post("/v1/tariffs", json=tariff)
+            await session.post("/v1/tariff-assignments", json={"tariff_id": "chaos", "scope": "default"})
+        await asyncio.sleep(8)  # services look for other tariffs every five seconds
+
     async def carry_out(self, plan: list[Fault], report: Callable[[str], None] = print) -> None:
         """Do what the plan says, each fault at its time; what lasts overlaps with what follows."""
         began = time.monotonic()
@@ -130,6 +144,8 @@ class Rig:
         match fault.role:
             case "kafka":
                 pids = list(run.kafka.pids)
+            case "leader" if None in run.kafka.pids or self._paused.intersection(run.kafka.pids):
+                return None  # some node is down already: two must remain
             case "leader":
                 pids = [run.kafka.pids[await self._leader(fault.pick) - 1]]
             case "postgres":
@@ -248,6 +264,7 @@ async def running_rig(folder: Path, *, edges: int = 2, workers: int = 2, kafka_n
         workers: Processes of each processor.
     """
     os.environ["BUSBAR_LEASE_SECONDS"] = str(LEASE_SECONDS)
+    os.environ["BUSBAR_BILLING_PUSH_TARIFFS"] = "false"  # the stations know nothing of tariffs
     said: list[str] = []
     processes = {"edge": edges, **dict.fromkeys(PROCESSORS, workers), "api": 1}
     options = Options(
@@ -268,6 +285,7 @@ async def running_rig(folder: Path, *, edges: int = 2, workers: int = 2, kafka_n
     try:
         await stack.start()
         await rig.open_lines_of_fleet()
+        await rig.configure()
         watching = asyncio.create_task(stack.run(stop))
         yield rig
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.__main__ import Shape, run_seed
-from tests.chaos.plan import make_plan
+from tests.chaos.plan import PROCESSORS, make_plan
 
 
 def test_a_seed_makes_the_same_plan_again() -> None:
@@ -17,13 +17,13 @@ def test_a_seed_makes_the_same_plan_again() -> None:
 
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_plans_have_every_kind_of_fault(nodes: int) -> None:
-    what = {fault.what for seed in range(20) for fault in make_plan(seed, 50, 2.0, nodes)}
-    processes = {"edge", "sessions", "stations", "router", "api", "postgres", "kafka"}
+    what = {fault.what for seed in range(40) for fault in make_plan(seed, 50, 2.0, nodes)}
+    services = {"edge", *PROCESSORS}
+    processes = {*services, "api", "postgres", "kafka"}
     assert {f"{kind} {role}" for kind in ("kill", "stop") for role in processes} <= what
     assert {f"pause {role}" for role in processes - {"api", "kafka"}} <= what
-    assert {f"{kind} {role}-{to}" for kind in ("cut", "hole") for role in ("edge", "sessions", "stations", "router")
-            for to in ("postgres", "kafka")} <= what  # fmt: skip
-    assert {"cut fleet-edge", "hole fleet-edge"} <= what
+    lines = {f"{role}-{to}" for role in services for to in ("postgres", "kafka")} | {"fleet-edge"}
+    assert {f"{kind} {line}" for kind in ("cut", "hole") for line in lines} <= what
     assert ({"kill leader", "pause leader"} <= what) == (nodes == 3)
 
 

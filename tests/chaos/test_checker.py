@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.checker import Verdict, judge
-from tests.chaos.evidence import Evidence, Row
+from tests.chaos.evidence import TABLES, Evidence, Row
 from tests.chaos.ledger import Fact, Ledger, Ordeal, Receipt, Sockets, Transaction
 
 OLD, NEW = "CHAOS-16", "CHAOS-201"
@@ -35,8 +35,7 @@ class World:
 
     def __init__(self) -> None:
         self.ledger = Ledger(versions={OLD: "1.6", NEW: "2.0.1"})
-        self.evidence = Evidence(tables={name: [] for name in ("sessions", "meter_values", "stations", "connectors")})
-        self.evidence.tables["commands"] = []
+        self.evidence = Evidence(tables={name: [] for name in TABLES})
         sockets = {OLD: "edge-0", NEW: "edge-1"}
         self.connected = Sockets(sockets, {"edge-0": 1, "edge-1": 1}, dict(sockets))
         self.left = Sockets({}, {"edge-0": 0, "edge-1": 0}, {})
@@ -84,6 +83,12 @@ class World:
         energy = Decimal(int(events[-1][2] - events[0][2]))
         row = {**key, "transaction_id": transaction_id, "state": "ended", "is_open": False, "energy_wh": energy}
         self.evidence.tables["sessions"].append({**row, "opened_at": at(1)})
+        self.evidence.tables["charges"].append({**key, "status": "priced"})
+        # It was billed for half of its energy first, which was taken back.
+        for name, credit, share in (("1", False, 2), ("1-C", True, -2), ("2", False, 1)):
+            cdr = {"cdr_id": f"{session_id}-{name}", "session_id": session_id, "credit": credit}
+            self.evidence.tables["cdrs"].append({**cdr, "total_excl": energy / 100 / share})
+            self.add("csms.cdrs", {"cdr_id": cdr["cdr_id"], "total_cost_excl_vat": energy / 100 / share})
         for number, (event, second, value) in enumerate(events, 1):
             row = {**key, "event": event, "happened_at": at(second), "received_at": at(second)}
             self.evidence.tables["meter_values"].append(row)
@@ -247,6 +252,31 @@ def invent_a_sample(world: World) -> None:
     world.add("csms.meter-samples", record)
 
 
+def bill_twice(world: World) -> None:
+    world.rows("cdrs").append({**world.rows("cdrs")[2], "cdr_id": "again"})
+    world.add("csms.cdrs", {"cdr_id": "again", "total_cost_excl_vat": world.rows("cdrs")[2]["total_excl"]})
+
+
+def bill_nothing(world: World) -> None:
+    world.rows("charges")[0]["status"] = "unpriced"
+
+
+def bill_too_much(world: World) -> None:
+    world.rows("cdrs")[2]["total_excl"] += Decimal("0.01")
+
+
+def bill_nobody(world: World) -> None:
+    world.rows("cdrs").append({**world.rows("cdrs")[2], "session_id": "nobody"})
+
+
+def keep_a_bill_secret(world: World) -> None:
+    del world.records("csms.cdrs")[2]
+
+
+def tell_of_a_bill_that_is_no_row(world: World) -> None:
+    world.add("csms.cdrs", {"cdr_id": "invented", "total_cost_excl_vat": Decimal(1)})
+
+
 def forget_a_station(world: World) -> None:
     del world.rows("stations")[0]
 
@@ -349,6 +379,12 @@ def refuse_a_frame(world: World) -> None:
         (tell_a_sample_twice, "was told 2 times"),
         (lose_a_sample, "was told 0 times"),
         (invent_a_sample, "meter samples that nobody sent"),
+        (bill_twice, "2 records stand"),
+        (bill_nothing, "billing says ['unpriced']"),
+        (bill_too_much, "20.01 EUR for 2000 Wh"),
+        (bill_nobody, "bills of nobody's sessions"),
+        (keep_a_bill_secret, "EUR in the table, None on the topic"),
+        (tell_of_a_bill_that_is_no_row, "records on csms.cdrs that are not in the table"),
         (forget_a_station, "its registration is None"),
         (keep_an_older_status, "stations.connectors: ('CHAOS-16', 0, 1) is Finishing"),
         (tell_an_older_status_last, "csms.station-status: "),
