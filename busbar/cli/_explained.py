@@ -32,14 +32,20 @@ def explanation_lines(document: Mapping[str, Any]) -> Iterator[str]:
     zone, currency = ZoneInfo(document["time_zone"]), document["currency"]
     side = "incl_tax" if document["prices_include_tax"] else "excl_tax"
     digits = MINOR_DIGITS[currency]
-    tariff = document["tariff"]
+    for earlier in document.get("earlier_tariffs", ()):
+        until = datetime.fromisoformat(earlier["until"]).astimezone(zone)
+        yield f"{_tariff(earlier)} until {until:%a %Y-%m-%d %H:%M:%S}"
     taxes = "after tax" if document["prices_include_tax"] else "before tax"
-    yield f"Tariff {tariff['id']} ({tariff['format']}, {tariff['fingerprint']}), {document['time_zone']}, {taxes}:"
+    yield f"{_tariff(document['tariff'])}, {document['time_zone']}, {taxes}:"
     shown = (line for line in document["lines"] if line["kind"] != LineKind.ROUNDING or line[side])
     for number, line in enumerate(shown, 1):
         amount = f"{plain(line[side], digits)} {currency}"
-        yield f"{number:4} {_when(line, zone):32} {_what(line, digits)} = {amount}{_why(line)}".rstrip()
+        yield f"{number:4} {_when(line, zone):36} {_what(line, digits)} = {amount}{_why(line)}".rstrip()
     yield from (f"     note {note}: {_NOTES.get(note, '')}".rstrip(": ") for note in document["notes"])
+
+
+def _tariff(tariff: Mapping[str, Any]) -> str:
+    return f"Tariff {tariff['id']} ({tariff['format']}, {tariff['fingerprint']})"
 
 
 def _when(line: Mapping[str, Any], zone: ZoneInfo) -> str:
@@ -69,4 +75,5 @@ def _why(line: Mapping[str, Any]) -> str:
         return ""
     rates = [f"{rate['name']} {plain(rate['percent'], 0)} %" for rate in line.get("taxes", ())]
     reasons = [text for text in (line.get("when", ""), ", ".join(rates)) if text]
-    return f"  [{line['path']}{': ' if reasons else ''}{'; '.join(reasons)}]"
+    path = f"{line['tariff']} {line['path']}" if "tariff" in line else line["path"]
+    return f"  [{path}{': ' if reasons else ''}{'; '.join(reasons)}]"

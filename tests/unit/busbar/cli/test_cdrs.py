@@ -120,7 +120,7 @@ def test_a_record_is_explained_line_by_line(api: FakeApi) -> None:
     assert "Total:         8.40 EUR before tax, 9.95 EUR after tax" in lines
     assert "Noticed:       register_fell" in lines
     assert any(
-        "Wed 2026-03-11 10:00:00-11:00:00" in line and "10.000 kWh x 0.50/kWh = 5.00 EUR" in line for line in lines
+        "Wed 2026-03-11 10:00:00-11:00:00 " in line and "10.000 kWh x 0.50/kWh = 5.00 EUR" in line for line in lines
     )
     assert json.loads(api.run("cdrs", "show", "cdr-1", "--json").output)["explanation"] == explanation
 

@@ -62,7 +62,7 @@ def test_a_session_in_a_few_numbers_is_priced_and_explained(tariff: str) -> None
     assert "Energy (00:00-03:00)                                            2.00 EUR" in lines
     assert "Total                                                           8.95 EUR" in lines
     assert (
-        "   1 Sun 2026-03-29 01:30:00-03:00:00 ENERGY 10.000 kWh x 0.20/kWh = 2.00 EUR"
+        "   1 Sun 2026-03-29 01:30:00-03:00:00     ENERGY 10.000 kWh x 0.20/kWh = 2.00 EUR"
         "  [$.elements[0].price_components[0]: 00:00-03:00; VAT 19 %]"
     ) in lines
     assert any("PARKING_TIME 1800 s x 6.00/h = 3.00 EUR" in line for line in lines)
