@@ -31,7 +31,7 @@ def expected(events: list[tuple[bytes, int]]) -> World:
     return world
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), data=st.data(), journal_batches=st.sampled_from([1, 2, 5, 64]))
 def test_records_do_not_depend_on_batches_restarts_and_repeats(
     seed: int, data: st.DataObject, journal_batches: int
@@ -65,7 +65,7 @@ def test_records_do_not_depend_on_batches_restarts_and_repeats(
     } == known
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_records_say_what_their_session_has_and_lines_add_up(seed: int) -> None:
     sessions = random_sessions(seed, 10)
@@ -91,7 +91,7 @@ def test_records_say_what_their_session_has_and_lines_add_up(seed: int) -> None:
             assert sum(line[side] for line in bill["lines"]) == bill["total"][side]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_running_cost_is_never_above_what_it_costs_in_the_end(seed: int) -> None:
     events = random_sessions(seed, 3)
