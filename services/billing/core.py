@@ -50,6 +50,7 @@ def apply(state: State, event: Event) -> list[Result]:
     partition.events.append(event)
     if event.kind == _UNATTRIBUTED:
         charge.sequence = event.sequence
+        charge.received_ms = charge.received_ms or event.received_ms
         state.unattributed.append(event)
         found = event.frame.energy_uwh
         state.count("unattributed", "found" if found > 0 else "explained", abs(found))
