@@ -39,7 +39,7 @@ async def main(env: Env, health: Health, stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(run(BillingProcessor(TariffBook(config.time_zone), config.policy), health, config.worker))
-            group.create_task(run(desk, desk_health, WorkerSettings.from_env(env)))
+            group.create_task(run(desk, desk_health, config.desk_worker))
     finally:
         if checker is not None:
             await checker.close()

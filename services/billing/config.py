@@ -27,6 +27,7 @@ class Config:
     policy: Policy
     worker: WorkerSettings
     desk: DeskPolicy
+    desk_worker: WorkerSettings
     vat_url: str
     """The service that knows VAT numbers; empty: none is asked."""
 
@@ -65,6 +66,8 @@ class Config:
                 accept_unknown_tokens=env.flag("BUSBAR_SESSIONS_ACCEPT_UNKNOWN_TOKENS", False),
                 push_tariffs=env.flag("BUSBAR_BILLING_PUSH_TARIFFS", True),
             ),
+            # Somebody stands before the display, but nobody minds a blink.
+            desk_worker=replace(WorkerSettings.from_env(env), linger_seconds=0.2),
             vat_url=vat_check if asks else "",
         )
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
 
 from busbar.avro import InvalidAvro, decode, decode_call
+from busbar.ocpp.versions import Version
 from busbar.records import Record, Result
 from busbar.stream.interfaces import InvalidRecord
 from busbar.stream.partitioner import Partitioner
 from busbar.tariffs import TariffBook
-from busbar.topics import topics_read_by
+from busbar.topics import station_topic, topics_read_by
 from services.billing.commands import SERVICE
 from services.billing.desk import metrics
 from services.billing.desk.core import apply
@@ -24,12 +26,14 @@ from services.billing.desk.model import (
     Event,
     SettlementPlaced,
     State,
+    StationSettings,
     TariffLook,
     VatChecked,
     question_id,
 )
 from services.billing.desk.store import (
     due_stations,
+    load_displays,
     load_questions,
     load_settings,
     load_settlements,
@@ -54,6 +58,8 @@ _MOST_LOOKS = 200
 _MOST_PLACED = 1_000
 _PLACE_EVERY_MS = 5_000
 _BOOK_SECONDS = 2.0
+_DISPLAYS_SECONDS = 15.0
+_AUTHORIZE_TOPIC = station_topic(Version.V16, "Authorize")
 
 
 class DeskProcessor:
@@ -85,11 +91,15 @@ class DeskProcessor:
         self._partitioner = Partitioner()
         self._next_book = 0.0
         self._next_placed_ms = 0
+        self._displays: dict[str, StationSettings] | None = None
+        self._next_displays = 0.0
 
     def decode(self, record: Record) -> Event:
         try:
             if record.topic == COMMAND_EVENTS_TOPIC:
                 return read_command_event(record)
+            if record.topic == _AUTHORIZE_TOPIC and not self._has_display(record):
+                return None
             return Asked(record.partition, decode_call(record.value or b""))
         except InvalidAvro as error:
             raise InvalidRecord("undecodable", str(error)) from error
@@ -106,7 +116,6 @@ class DeskProcessor:
                 case Asked(_, call) if call.action == "VatNumberValidation":
                     wanted["questions"].add(question_id(call))
                 case Asked(_, call) if call.action == "Authorize":
-                    wanted["settings"].add(call.station_id)
                     wanted["tokens"].add(str(call.payload.get("idTag") or "").strip().casefold())
                 case Asked(_, call):
                     wanted["tariffs"].add(call.station_id)
@@ -122,7 +131,7 @@ class DeskProcessor:
             now_ms=self._now_ms(),
             policy=self._policy,
             book=self._book,
-            settings=await load_settings(connection, wanted["settings"]),
+            settings=ChainMap(await load_settings(connection, wanted["settings"]), self._displays or {}),
             tokens=await load_tokens(connection, wanted["tokens"]),
             settlements=await load_settlements(connection, wanted["settlements"]),
             questions=await load_questions(connection, wanted["questions"]),
@@ -185,9 +194,16 @@ class DeskProcessor:
                 found.append(VatChecked(partition, question.question_id, answer))
         return found
 
+    def _has_display(self, record: Record) -> bool:
+        """Whether the station may be told what its users will pay; most are not, and need not be read."""
+        return self._displays is None or (record.key or b"").decode("utf-8", "replace") in self._displays
+
     async def _refresh(self, connection: Any) -> None:
-        """Read the tariffs again if they have changed, at most every few seconds."""
+        """Read tariffs again if they have changed, and which stations have displays, every few seconds."""
         now = time.monotonic()
+        if now >= self._next_displays:
+            self._displays = await load_displays(connection)
+            self._next_displays = now + _DISPLAYS_SECONDS
         if now >= self._next_book:
             await self._book.refresh(connection)
             self._next_book = now + _BOOK_SECONDS

@@ -27,6 +27,12 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 SELECT_SETTINGS = "SELECT station_id, site_id, quirks::text FROM config.stations WHERE station_id = ANY($1::text[])"
 
+SELECT_DISPLAYS = """
+SELECT station_id, site_id, quirks::text
+  FROM config.stations
+ WHERE quirks ? 'cost' AND quirks ->> 'cost' = 'california'
+"""
+
 SELECT_TOKENS = """
 SELECT id_token_key, group_id, language,
        status = 'Accepted' AND (expires_at IS NULL OR expires_at > now())
@@ -142,6 +148,12 @@ DELETE FROM billing.station_tariffs
 
 async def load_settings(connection: Any, station_ids: Collection[str]) -> dict[str, StationSettings]:
     rows = await connection.fetch(SELECT_SETTINGS, list(station_ids)) if station_ids else ()
+    return {station_id: StationSettings(site_id, orjson.loads(quirks)) for station_id, site_id, quirks in rows}
+
+
+async def load_displays(connection: Any) -> dict[str, StationSettings]:
+    """The stations with displays of the California set."""
+    rows = await connection.fetch(SELECT_DISPLAYS)
     return {station_id: StationSettings(site_id, orjson.loads(quirks)) for station_id, site_id, quirks in rows}
 
 

@@ -231,7 +231,7 @@ def _install(
         else:
             payload = {"evseId": evse_id, "tariff": each.tariff}
             results.append(_command(state, station, "SetDefaultTariff", payload, at_ms))
-            command_id = _command_id(station, "SetDefaultTariff")
+            command_id = _command_id(station, "SetDefaultTariff", at_ms)
         if row is not None and same and row.status == status and command_id is None:
             continue
         state.tariffs[station_id, evse_id] = StationTariff(
@@ -253,7 +253,7 @@ def _install(
 
 def _query(state: State, station: TariffStation, at_ms: int) -> Result:
     result = _command(state, station, "GetTariffs", {"evseId": 0}, at_ms, QUERY_MS)
-    station.state, station.query_id = QUERIED, _command_id(station, "GetTariffs")
+    station.state, station.query_id = QUERIED, _command_id(station, "GetTariffs", at_ms)
     return result
 
 
@@ -267,13 +267,13 @@ def _command(
 ) -> Result:
     station.attempts += 1
     state.changed_stations.add(station.station_id)
-    command_id = _command_id(station, action)
+    command_id = _command_id(station, action, at_ms)
     return command(command_id, station.station_id, action, payload, at_ms, timeout_ms, park=True)
 
 
-def _command_id(station: TariffStation, action: str) -> str:
-    """The id of the command that was made last."""
-    return make_id(station.station_id, station.booted_at_ms, station.attempts, action)
+def _command_id(station: TariffStation, action: str, at_ms: int) -> str:
+    """The id of the command that was made last. Tables that are built anew ask anew, so the instant is part of it."""
+    return make_id(station.station_id, station.booted_at_ms, station.attempts, action, at_ms)
 
 
 def _rows(state: State, station_id: str) -> dict[int, StationTariff]:

@@ -17,6 +17,9 @@ SELECT s.psp_ref, s.status, s.amount, s.currency, s.settled_at, s.station_id, s.
   LEFT JOIN billing.cdrs AS c ON c.cdr_id = b.cdr_id;
 COMMENT ON VIEW billing.payments IS 'Settlements with the charge detail record that stands, and by how much they differ.';
 
+-- Few stations say how they are told costs: those are found at once.
+CREATE INDEX stations_cost ON config.stations (station_id) WHERE quirks ? 'cost';
+
 CREATE TABLE billing.vat_questions (
     question_id uuid PRIMARY KEY,
     station_id text NOT NULL,
