@@ -40,6 +40,7 @@ from tests.load.replay_sessions import (
     Session,
     _shares,
     _whole,
+    command_line,
     pieces,
     read_sessions,
     system,
@@ -227,22 +228,8 @@ async def main(options: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def parse(arguments: list[str] | None = None) -> Any:
-    """The command line."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("file", type=Path, help="the sessions, as CSV")
-    parser.add_argument("--versions", nargs="+", default=["1.6", "2.0.1"], choices=["1.6", "2.0.1"])
-    parser.add_argument("--chaos", action="store_true", help="duplicates, broken connections, disorder")
-    parser.add_argument("--run-file", type=Path, help="of a running stack; one is started unless given")
-    parser.add_argument("--stations", type=int, default=18, help="into how many pieces the histories are cut")
-    parser.add_argument("--samples", type=int, default=4, help="meter values in each session")
-    parser.add_argument("--limit", type=int, help="only so many sessions, the oldest ones")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--patience", type=float, default=120.0, help="seconds for billing to end")
-    return parser.parse_args(arguments)
-
-
 if __name__ == "__main__":
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    sys.exit(asyncio.run(main(parse())))
+    parser = command_line(__doc__ or "")
+    parser.add_argument("--patience", type=float, default=120.0, help="seconds for billing to end")
+    sys.exit(asyncio.run(main(parser.parse_args())))

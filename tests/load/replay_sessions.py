@@ -31,7 +31,6 @@ from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
 from random import Random
-from typing import Any
 from zoneinfo import ZoneInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -312,10 +311,9 @@ async def main(options: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def parse(arguments: list[str] | None = None) -> Any:
-    """The command line."""
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def command_line(doc: str) -> argparse.ArgumentParser:
+    """The options of a script that replays sessions, described by its first sentence."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("file", type=Path, help="the sessions, as CSV")
     parser.add_argument("--versions", nargs="+", default=["1.6", "2.0.1"], choices=["1.6", "2.0.1"])
     parser.add_argument("--chaos", action="store_true", help="duplicates, broken connections, disorder")
@@ -324,9 +322,9 @@ def parse(arguments: list[str] | None = None) -> Any:
     parser.add_argument("--samples", type=int, default=4, help="meter values in each session")
     parser.add_argument("--limit", type=int, help="only so many sessions, the oldest ones")
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args(arguments)
+    return parser
 
 
 if __name__ == "__main__":
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a broker that has just started is all warnings
-    sys.exit(asyncio.run(main(parse())))
+    sys.exit(asyncio.run(main(command_line(__doc__ or "").parse_args())))
