@@ -79,7 +79,7 @@ def fold_look(state: State, look: TariffLook) -> list[Result]:
         case "booted" if wanted or rows:
             return [_query(state, station, look.at_ms)]
         case "known":
-            held = {row.station_tariff_id for row in rows.values() if row.status in ("sent", "Accepted")}
+            held = {row.station_tariff_id: {row.evse_id} for row in rows.values() if row.status in ("sent", "Accepted")}
             settled = {row.station_tariff_id for row in rows.values() if row.status in _REFUSED}
             return _install(state, station, wanted, held, settled, look.at_ms)
     return []
@@ -165,14 +165,16 @@ def _fold_held(state: State, station: TariffStation, news: CommandNews) -> list[
     return []
 
 
-def held_tariffs(payload: Mapping[str, Any]) -> set[str]:
-    """The ids of the default tariffs in the answer to GetTariffs; those of drivers are not ours to remove."""
+def held_tariffs(payload: Mapping[str, Any]) -> dict[str, set[int]]:
+    """The default tariffs in the answer to GetTariffs: by id the EVSEs, or 0. Those of drivers are not ours."""
     assignments = payload.get("tariffAssignments")
-    return {
-        str(item.get("tariffId"))
-        for item in (assignments if isinstance(assignments, list) else ())
-        if isinstance(item, dict) and item.get("tariffKind") == "DefaultTariff"
-    }
+    found: dict[str, set[int]] = {}
+    for item in assignments if isinstance(assignments, list) else ():
+        if isinstance(item, dict) and item.get("tariffKind") == "DefaultTariff":
+            evse_ids = item.get("evseIds")
+            places = {each for each in evse_ids if isinstance(each, int)} if isinstance(evse_ids, list) else set()
+            found.setdefault(str(item.get("tariffId")), set()).update(places or {0})
+    return found
 
 
 def _fold_installed(state: State, station: TariffStation, row: StationTariff, news: CommandNews) -> None:
@@ -198,18 +200,22 @@ def _install(
     state: State,
     station: TariffStation,
     wanted: Mapping[int, Wanted],
-    held: Collection[str],
+    held: Mapping[str, Collection[int]],
     settled: Collection[str],
     at_ms: int,
 ) -> list[Result]:
     """Make the station hold what is wanted.
 
     Args:
-        held: The default tariffs that it has, or is about to have.
+        held: The default tariffs that it has, or is about to have, with their EVSEs.
         settled: Those that it has refused; they are not offered again before its next boot.
     """
     station_id = station.station_id
-    keep = {each.station_tariff_id for each in wanted.values() if each.tariff is not None}
+    keep = {
+        each.station_tariff_id
+        for evse_id, each in wanted.items()
+        if each.tariff is not None and _in_place(state, station_id, evse_id, each.station_tariff_id, held)
+    }
     results: list[Result] = []
     gone = sorted(set(held) - keep)
     if gone:
@@ -224,7 +230,7 @@ def _install(
         status, reason, command_id = "sent", None, None
         if each.tariff is None:
             status, reason = "lossy", each.reason
-        elif each.station_tariff_id in held:
+        elif each.station_tariff_id in keep:
             status = "sent" if row is not None and same and row.status == "sent" else "Accepted"
         elif each.station_tariff_id in settled:
             continue
@@ -249,6 +255,20 @@ def _install(
         state.changed_tariffs.add((station_id, evse_id))
         state.count("station_tariffs", status)
     return results
+
+
+def _in_place(
+    state: State, station_id: str, evse_id: int, station_tariff_id: str, held: Mapping[str, Collection[int]]
+) -> bool:
+    """Whether the station has a tariff where it belongs.
+
+    What was installed for all EVSEs may be reported for each of them.
+    """
+    places = held.get(station_tariff_id, ())
+    if evse_id in places:
+        return True
+    row = state.tariffs.get((station_id, evse_id))
+    return evse_id == 0 and bool(places) and row is not None and row.station_tariff_id == station_tariff_id
 
 
 def _query(state: State, station: TariffStation, at_ms: int) -> Result:

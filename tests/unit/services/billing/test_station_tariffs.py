@@ -127,13 +127,14 @@ class TestAfterABoot:
     def test_the_tariffs_of_drivers_are_not_ours_to_remove(self) -> None:
         payload = {
             "tariffAssignments": [
-                {"tariffId": "A", "tariffKind": "DefaultTariff"},
+                {"tariffId": "A", "tariffKind": "DefaultTariff", "evseIds": [1, 2, "x"]},
+                {"tariffId": "C", "tariffKind": "DefaultTariff"},
                 {"tariffId": "B", "tariffKind": "DriverTariff"},
                 "nonsense",
             ]
         }
-        assert held_tariffs(payload) == {"A"}
-        assert held_tariffs({}) == held_tariffs({"tariffAssignments": None}) == set()
+        assert held_tariffs(payload) == {"A": {1, 2}, "C": {0}}
+        assert held_tariffs({}) == held_tariffs({"tariffAssignments": None}) == {}
 
     def test_a_station_without_a_tariff_is_not_bothered(self) -> None:
         desk = Desk()
@@ -200,6 +201,26 @@ class TestChanges:
             0: {"prices": [{"priceKwh": 0.5}]},
             2: {"prices": [{"priceKwh": 0.6}]},
         }
+
+    def test_a_tariff_that_moves_to_all_evses_is_removed_where_it_was(self) -> None:
+        own = Assignment("T", Scope.CONNECTOR, f"{STATION}/2/1")
+        desk = Desk(own, T=[PLAIN])
+        first = desk.installed()
+        assert first["payload"]["evseId"] == 2
+        ours = first["payload"]["tariff"]["tariffId"]
+        desk.configure(EVERYBODY, T=[PLAIN])
+        clear, install = desk.look()
+        assert clear["payload"] == {"tariffIds": [ours]}
+        assert (install["payload"]["evseId"], install["payload"]["tariff"]["tariffId"]) == (0, ours)
+        assert desk.state.removed_tariffs == {(STATION, 2)}
+
+    def test_what_was_installed_for_all_evses_may_be_reported_for_each(self) -> None:
+        desk = Desk(EVERYBODY, T=[PLAIN])
+        ours = desk.installed()["payload"]["tariff"]["tariffId"]
+        (query,) = desk.boot()
+        each = {"tariffId": ours, "tariffKind": "DefaultTariff", "evseIds": [1, 2]}
+        assert desk.outcome(query, {"status": "Accepted", "tariffAssignments": [each]}) == []
+        assert desk.row().status == "Accepted"
 
     def test_one_id_is_not_installed_at_two_places(self) -> None:
         own = Assignment("T", Scope.CONNECTOR, f"{STATION}/2/1")
