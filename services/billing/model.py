@@ -177,6 +177,8 @@ class Policy:
     """Of the operator in OCPI, where the site does not say."""
     journal_batches: int = 64
     """After so many batches the rows of sessions that go on are written."""
+    few_events: int = 20
+    """A batch with no more events of a partition writes the rows of their sessions at once."""
     telling: Telling = field(default_factory=Telling)
 
 

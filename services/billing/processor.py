@@ -168,19 +168,21 @@ class BillingProcessor:
         tariffs = set()
         for number, sessions in by_partition.items():
             partition = state.partitions[number]
+            few = sum(map(len, sessions.values())) <= self._policy.few_events
             for session_id, events in sessions.items():
                 found = partition.charges.get(session_id)
                 tariffs |= {event.head.tariff[:2] for event in events if event.head.tariff_id}
                 if found is not None:
                     unplugged = not events  # nothing is heard of it but that
                     tariffs |= {found.head.tariff[:2]} if unplugged else set()
-                    if needs_facts(found, events) or (unplugged and found.written and found.loaded is None):
+                    is_needed = needs_facts(found, events) or (few and _is_inexact(found))
+                    if is_needed or (unplugged and found.written and found.loaded is None):
                         whole.append(found)
                     if found.cdr_id and found.standing is None:
                         recorded.append(found)
             for charge in due_charges(partition, self._policy.journal_batches):
                 tariffs.add(charge.head.tariff[:2])
-                if not charge.feed.exact and charge.written and charge.loaded is None:
+                if _is_inexact(charge):
                     whole.append(charge)
         await load_facts(connection, whole)
         await load_cdrs(connection, recorded)
@@ -247,6 +249,11 @@ def take_again(charge: Charge, event: Event) -> None:
         charge.sequence = event.sequence
     else:
         take(charge, event)
+
+
+def _is_inexact(charge: Charge) -> bool:
+    """Its price takes observations that are not at hand."""
+    return not charge.feed.exact and bool(charge.written) and charge.loaded is None
 
 
 def _is_over(charge: Charge) -> bool:

@@ -166,7 +166,7 @@ def _settle(state: State, partition: Partition) -> list[Charge]:
     late = due_charges(partition, state.policy.journal_batches)
     for batch in [each for each in partition.begun if each <= partition.batch - state.policy.journal_batches]:
         del partition.begun[batch]
-    for charge in late:
+    for charge in (*late, *(touched.values() if len(partition.events) <= state.policy.few_events else ())):
         charge.due = True
     written = {charge.head.session_id: charge for charge in (*late, *touched.values()) if charge.due}
     for charge in written.values():

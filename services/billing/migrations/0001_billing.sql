@@ -39,7 +39,7 @@ CREATE INDEX sessions_station ON billing.sessions (station_id, transaction_id);
 CREATE INDEX sessions_unsettled ON billing.sessions (status, started_at) WHERE status <> 'priced';
 
 COMMENT ON TABLE billing.sessions IS
-    'One row per session with its price; while it is open about once a minute. Written by the billing service.';
+    'One row per session with its price; on a busy system up to a minute behind. Written by the billing service.';
 
 CREATE TABLE billing.facts (
     session_id uuid NOT NULL,

@@ -117,7 +117,7 @@ async def test_the_tables_hold_what_the_fold_says(connection: Any) -> None:
     events = encoded(random_sessions(11, 40))
     world = World(TARIFFS)
     world.raw_batch([(value, place) for _, value, place, _ in events])
-    policy = Policy(journal_batches=3)
+    policy = Policy(journal_batches=3, few_events=4)
     processor = BillingProcessor(TariffBook(), policy)
     chance = random.Random(5)
     place = 0

@@ -150,7 +150,7 @@ def test_energy_that_rests_on_power_alone_is_not_billed_unseen() -> None:
 
 
 def test_an_open_session_has_a_running_cost() -> None:
-    world, events = World(journal_batches=1), plain_session()
+    world, events = World(journal_batches=1, few_events=0), plain_session()
     world.batch(events[0])
     world.batch(events[1])
     world.batch(*plain_session(Session(session_id="00000000-0000-8000-8000-000000000001"))[:1])
@@ -158,8 +158,18 @@ def test_an_open_session_has_a_running_cost() -> None:
     assert (row["status"], row["cost_excl"], row["currency"], row["cdr_id"]) == ("open", Decimal("3.50"), "EUR", "")
 
 
+def test_on_a_quiet_system_the_running_cost_is_that_of_the_last_event() -> None:
+    world, events = World(), plain_session()
+    costs = []
+    for event in (events[0], events[2], events[1] | {"sequence": 3, "energy_wh": Decimal(10_000)}, events[3]):
+        world.batch(event)
+        costs.append(world.session()["cost_excl"])
+    assert costs == [Decimal(text) for text in ("1.00", "6.00", "6.00", "8.00")]
+    assert world.tables.journal == {}
+
+
 def test_rows_of_sessions_that_go_on_are_written_seldom() -> None:
-    world, session = World(journal_batches=8), Session()
+    world, session = World(journal_batches=8, few_events=0), Session()
     world.batch(session.started())
     for minute in range(1, 30):
         world.batch(session.measured(minute, 100 * minute))

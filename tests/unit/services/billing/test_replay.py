@@ -32,15 +32,20 @@ def expected(events: list[tuple[bytes, int]]) -> World:
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10**6), data=st.data(), journal_batches=st.sampled_from([1, 2, 5, 64]))
+@given(
+    seed=st.integers(0, 10**6),
+    data=st.data(),
+    journal_batches=st.sampled_from([1, 2, 5, 64]),
+    few_events=st.sampled_from([0, 2, 20]),
+)
 def test_records_do_not_depend_on_batches_restarts_and_repeats(
-    seed: int, data: st.DataObject, journal_batches: int
+    seed: int, data: st.DataObject, journal_batches: int, few_events: int
 ) -> None:
     events = [
         (encode("csms.SessionEvent", event), int(station[-1]) % 3) for station, event in random_sessions(seed, 12)
     ]
     whole = expected(events)
-    world = World(TARIFFS, journal_batches=journal_batches)
+    world = World(TARIFFS, journal_batches=journal_batches, few_events=few_events)
     chance = Random(data.draw(st.integers(0, 10**6)))
     place = 0
     while place < len(events):
@@ -95,7 +100,7 @@ def test_records_say_what_their_session_has_and_lines_add_up(seed: int) -> None:
 @given(seed=st.integers(0, 10**6))
 def test_a_running_cost_is_never_above_what_it_costs_in_the_end(seed: int) -> None:
     events = random_sessions(seed, 3)
-    world = World(TARIFFS, journal_batches=1)
+    world = World(TARIFFS, journal_batches=1, few_events=0)
     running: dict[str, list[Decimal]] = {}
     numbers: dict[str, list[int]] = {}
     for _, event in events:
