@@ -30,6 +30,8 @@ from services.billing.unplugged import DATA_TRANSFER_TOPIC, Unplugged, read_unpl
 SESSION_EVENTS_TOPIC = "csms.session-events"
 _CONFIGURATION_SECONDS = 5.0
 _MOST_CHARGES = 50_000
+_MANY = 2_000
+"""Observations that are not loaded and priced anew for every event."""
 _MOST_QUIRKS = 200_000
 
 Heard = Event | Look | Unplugged | None
@@ -175,7 +177,7 @@ class BillingProcessor:
                 if found is not None:
                     unplugged = not events  # nothing is heard of it but that
                     tariffs |= {found.head.tariff[:2]} if unplugged else set()
-                    is_needed = needs_facts(found, events) or (few and _is_inexact(found))
+                    is_needed = needs_facts(found, events) or (few and found.written < _MANY and _is_inexact(found))
                     if is_needed or (unplugged and found.written and found.loaded is None):
                         whole.append(found)
                     if found.cdr_id and found.standing is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
 from busbar.avro import encode
@@ -190,8 +191,8 @@ async def settled(connection: Any, count: int, ends: dict[int, int], seconds: fl
     async with asyncio.timeout(seconds):
         while True:
             rows = await connection.fetch("SELECT partition, offsets FROM stream.progress WHERE group_name = 'billing'")
-            read = {row["partition"]: row["offsets"] for row in rows}
-            done = all(f": {end}}}" in (read.get(number) or "") for number, end in ends.items())
+            read = {row["partition"]: orjson.loads(row["offsets"]).get(SESSION_EVENTS_TOPIC, 0) for row in rows}
+            done = all(read.get(number, 0) >= end for number, end in ends.items())
             if done and await connection.fetchval("SELECT count(*) FROM billing.cdrs") >= count:
                 return
             await asyncio.sleep(0.1)
