@@ -196,10 +196,12 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
     mode = state.mode_of(head)
     if mode is CostMode.NONE:
         return []
-    if display is not None and (at_ms < display.calm_until_ms or (answered and mode is CostMode.COST_UPDATED)):
+    if display is None:
+        display = charge.display = Display()
+    elif display.told is not None and (at_ms < display.calm_until_ms or (answered and mode is CostMode.COST_UPDATED)):
         display.answered_ms = at_ms if answered else display.answered_ms
         return []
-    display = charge.display = display or Display()
+    look_ms = display.look_ms
     try:
         pricer = _pricer(state, charge)
         if not _catch_up(charge, pricer) or charge.price is None:
@@ -212,7 +214,7 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
     except Exception as error:
         charge.reason = _bug(charge, error)
         return []
-    if display.look_ms is not None:
+    if display.look_ms is not None and display.look_ms != look_ms:
         state.partitions[number].looks.add(display.look_ms, head.session_id)
     if told is None:
         return []
