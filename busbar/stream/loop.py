@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG_MS = 2_000
 """A record that is older is part of a backlog: its edge and its station have other things to do than to wait for it."""
-_SMALLEST = 20
+_SMALLEST = 100
 _STEPS_TO_DATABASE = 2
 """Turns of the event loop until a statement has been written to its socket."""
 

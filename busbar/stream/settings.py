@@ -17,7 +17,7 @@ class WorkerSettings:
     """How often to look for partitions to take or to give back."""
     batch_limit: int = 2_000
     """Records folded and committed together, at most."""
-    batch_seconds: float = 0.04
+    batch_seconds: float = 0.1
     """About as long as a batch is worked on while stations wait for its replies."""
     buffer_limit: int = 2_000
     """Records buffered per topic and partition before its fetching pauses."""

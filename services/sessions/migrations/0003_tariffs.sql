@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION sessions.load(
     tokens text[]                   -- keys of id tokens
 ) RETURNS TABLE (kind text, name text, detail text, fold bytea)
 LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 BEGIN
     RETURN QUERY
@@ -44,9 +44,13 @@ BEGIN
                k.max_time_seconds)::text, NULL
       FROM config.tokens k WHERE k.id_token_key = ANY (tokens)
     UNION ALL
-    SELECT 'use', t.id_token_key, t.session_id::text, NULL
-      FROM sessions.transactions t
-     WHERE t.is_open AND t.authorization_status = 'Accepted' AND t.id_token_key = ANY (tokens)
+    SELECT 'use', u.id_token_key, u.session_id::text, NULL
+      FROM config.tokens k,
+           LATERAL (SELECT t.id_token_key, t.session_id
+                      FROM sessions.transactions t
+                     WHERE t.is_open AND t.authorization_status = 'Accepted' AND t.id_token_key = k.id_token_key
+                     LIMIT k.max_concurrent + 1) AS u  -- more than are allowed, whichever of them is the one that asks
+     WHERE k.id_token_key = ANY (tokens) AND NOT k.allow_concurrent
     UNION ALL
     SELECT 'tariffs', NULL, r.revision::text, NULL
       FROM config.tariff_revision r WHERE r.only_row;
