@@ -41,13 +41,19 @@ def test_a_service_reads_the_topics_of_its_actions_and_those_that_name_it() -> N
     assert "ocpp.v21.StatusNotification" not in read
 
 
+def test_another_reader_of_an_action_may_be_of_one_version_only() -> None:
+    assert all_topics()["ocpp.v16.Authorize"].readers == ("sessions", "billing", "analytics")
+    assert all_topics()["ocpp.v201.Authorize"].readers == ("sessions", "analytics")
+    assert all_topics()["ocpp.v16.Authorize"].retention_days == 30
+
+
 def test_any_service_may_write_dead_letters() -> None:
     assert topics_written_by("router")[-1] == "csms.dead-letters"
     assert "csms.session-events" not in topics_written_by("router")
 
 
 def test_what_one_processor_folds_together_has_the_same_partitions() -> None:
-    for service in ("sessions", "stations", "router"):
+    for service in ("sessions", "stations", "router", "billing"):
         groups = {all_topics()[name].partition_group for name in topics_read_by(service)}
         assert groups == {"stations"}, service
 
