@@ -4,7 +4,8 @@ and storing in a real PostgreSQL as well.
     python benchmarks/sessions_fold.py [--sessions N] [--batch N] [--url postgresql://...]
 
 Events are TransactionEvents of 2.0.1 as the load client sends them: Started, ten Updated with 12 sampled values, Ended;
-and StartTransaction, ten MeterValues with 12 sampled values, StopTransaction of 1.6. Prints microseconds of CPU per
+and StartTransaction, ten MeterValues with 12 sampled values, StopTransaction of 1.6; and the former once more with a
+tariff, so that every answer tells the cost. Prints microseconds of CPU per
 event, the best of several runs. Nothing else should run on the core.
 """
 
@@ -23,11 +24,15 @@ from busbar.avro import call_encoder, meta_prefix
 from busbar.ocpp.times import format_timestamp_ms
 from busbar.ocpp.versions import Version
 from busbar.postgres import migrate
+from busbar.pricing import Options
+from busbar.pricing.assignment import Assignment, Scope
+from busbar.pricing.jsontext import serialize_json
 from busbar.records import Record
 from busbar.stream.partitioner import Partitioner
+from busbar.tariffs import Configuration, StoredVersion, TariffBook
 from busbar.topics import station_topic
 from services.sessions.decoding import Event, Start
-from services.sessions.model import Policy, State, dump_session, dump_station
+from services.sessions.model import NO_TARIFFS, Policy, State, dump_session, dump_station
 from services.sessions.processor import SessionsProcessor
 from services.sessions.store import read_rows, store_call
 from services.sessions.tokens import TokenPolicy
@@ -136,12 +141,13 @@ def batches(records: list[Record], size: int) -> Iterable[list[Record]]:
 class Tables:
     """Stands in for the database: hands out what the batch before has changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, tariffs: TariffBook) -> None:
+        self.tariffs = tariffs
         self.sessions: dict[str, dict[str, bytes]] = {}
         self.stations: dict[str, bytes] = {}
 
     def load(self, events: Iterable[Event]) -> State:
-        state = State(policy=POLICY)
+        state = State(policy=POLICY, tariffs=self.tariffs)
         names = {event.call.station_id for event in events}  # type: ignore[union-attr]
         rows: list[tuple[str, str, None, bytes]] = []
         for name in names:
@@ -159,10 +165,25 @@ class Tables:
                 self.stations[station.station_id] = dump_station(station)
 
 
-def measure(records: list[Record], size: int) -> dict[str, float]:
+def tariff_book() -> TariffBook:
+    """Energy at two prices, by day and by night, for everyone."""
+    prices = [
+        {
+            "price_components": [{"type": "ENERGY", "price": price, "vat": 19, "step_size": 1}],
+            "restrictions": {"start_time": start, "end_time": end},
+        }
+        for price, start, end in ((1, "06:00", "22:00"), (2, "22:00", "06:00"))
+    ]
+    content = serialize_json({"id": "T", "currency": "EUR", "elements": prices})
+    book = TariffBook("Europe/Berlin", options=Options(keep_periods=False))
+    book.accept(Configuration(1, (StoredVersion("T", 1, content, 0),), (Assignment("T", Scope.DEFAULT),)))
+    return book
+
+
+def measure(records: list[Record], size: int, tariffs: TariffBook = NO_TARIFFS) -> dict[str, float]:
     """Microseconds per event, by part."""
     parts = dict.fromkeys(("decode", "load", "fold", "make ready"), 0.0)
-    tables, processor, clock = Tables(), SessionsProcessor(POLICY, partitions=PARTITIONS), time.process_time
+    tables, processor, clock = Tables(tariffs), SessionsProcessor(POLICY, partitions=PARTITIONS), time.process_time
     for batch in batches(records, size):
         began = clock()
         events = [processor.decode(each) for each in batch]
@@ -225,6 +246,8 @@ def main() -> None:
         if options.url:
             runs = [asyncio.run(measure_database(records, options.batch, options.url)) for _ in range(options.repeat)]
             show(f"{title}, stored", runs)
+    records = interleaved([session_2x(number) for number in range(options.sessions)])
+    show("the first with a tariff", [measure(records, options.batch, tariff_book()) for _ in range(options.repeat)])
 
 
 if __name__ == "__main__":
