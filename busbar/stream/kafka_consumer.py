@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, errors
@@ -347,10 +347,30 @@ class KafkaConsumer:
 
 
 async def _dismiss(consumer: Any) -> None:
+    """End an aiokafka consumer, whatever state it is in.
+
+    Its `stop()` lets the cancellation of its own tasks out, now and then. In ours it would pass for somebody's wish to
+    end us, and the edge would go on without reading replies: hence tasks for it, and the connections closed at last.
+    """
+    if await _ended(consumer.stop()):
+        return
+    await _ended(consumer._client.close())
+
+
+async def _ended(closing: Coroutine[Any, Any, None]) -> bool:
+    """Whether this came to its end within two seconds."""
+    task = asyncio.create_task(closing)
     try:
-        async with asyncio.timeout(2.0):
-            await consumer.stop()
-    except TimeoutError:
+        await asyncio.wait([task], timeout=2.0)
+    finally:
+        in_time = task.done()
+        task.cancel()
+    if not in_time:
         logger.warning("a Kafka consumer would not end in time")
-    except Exception:
-        logger.exception("a Kafka consumer ended badly")
+    elif task.cancelled():
+        logger.debug("a Kafka consumer was cancelled by itself")
+    elif (error := task.exception()) is not None:
+        logger.error("a Kafka consumer ended badly", exc_info=error)
+    else:
+        return True
+    return False
