@@ -32,7 +32,7 @@ _SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGTERM}
 _BUSY_TOPICS = ("ocpp.v16.MeterValues", "ocpp.v201.TransactionEvent", "ocpp.v21.TransactionEvent", "csms.outbound")
 """Of which some partition's leader is killed."""
 WH_PRICE = 0.01
-_DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class ProxiedStack(Stack):
