@@ -27,7 +27,7 @@ from services.api.store import charges as store
 
 router = APIRouter(tags=["billing"])
 
-Status = Literal["open", "priced", "unpriced", "failed"]
+Status = Literal["open", "priced", "unpriced", "failed", "joined"]
 
 
 @router.get("/v1/charges", summary="List sessions with their cost, the newest first")
@@ -46,8 +46,9 @@ async def list_charges(
     to: Annotated[AwareDatetime | None, Query(description="Began before this time")] = None,
 ) -> Response:
     """
-    Each is `open`, with its cost so far; `priced`, with the record that stands; `unpriced`, for want of a tariff; or
-    `failed`. `reason` says why it is one of the latter two. Sessions whose begin is not known come first.
+    Each is `open`, with its cost so far; `priced`, with the record that stands; `unpriced`, for want of a tariff;
+    `failed`; or `joined`, a stop whose session has been found and has the cost. `reason` says why there is no price.
+    Sessions whose begin is not known come first.
 
     - **token**: needs the role operator
     """
