@@ -222,19 +222,24 @@ class Rig:
             return []
 
     async def _time_take_over(self, pid: int, owned: list[tuple[str, int]]) -> None:
-        """Measure for how long nobody works on these partitions of a processor that has just ended."""
+        """Measure for how long nobody works on these partitions of a processor that has just ended.
+
+        Each counts as taken over when another has held it once; that one may have been killed by now.
+        """
         query = """
-        SELECT count(*) FROM stream.progress JOIN unnest($2::text[], $3::int[]) AS o (g, p)
+        SELECT group_name, partition FROM stream.progress JOIN unnest($2::text[], $3::int[]) AS o (g, p)
         ON group_name = g AND partition = p
         WHERE owner IS NULL OR owner LIKE $1 OR lease_until < clock_timestamp()
         """
-        arguments = (f"%-{pid}-%", [group for group, _ in owned], [partition for _, partition in owned])
         began = time.monotonic()
         try:
             connection = await asyncpg.connect(self.stack.database_url, timeout=2)
             try:
-                while await connection.fetchval(query, *arguments, timeout=5):  # noqa: ASYNC110 - the database knows
+                while owned:
                     await asyncio.sleep(0.1)
+                    groups, partitions = [group for group, _ in owned], [partition for _, partition in owned]
+                    rows = await connection.fetch(query, f"%-{pid}-%", groups, partitions, timeout=5)
+                    owned = [tuple(row) for row in rows]
                 self.take_overs.append(time.monotonic() - began)
             finally:
                 connection.terminate()
