@@ -126,11 +126,15 @@ async def opened_pool(config: ApiConfig) -> AsyncIterator[asyncpg.Pool[Any]]:
         pool.terminate()
 
 
+_AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InternalClientError)
+"""How a server shows at the start that it is not there yet, or stops just now."""
+
+
 async def _connected(config: ApiConfig) -> asyncpg.Pool[Any]:
     while True:
         try:
             return await connect_pool(config.database_url, service="api", max_size=config.database_connections)
-        except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError) as error:
+        except _AWAY as error:
             logger.warning("PostgreSQL cannot be reached: trying again", extra={"error": repr(error)})
             await asyncio.sleep(_PAUSE_SECONDS)
 
