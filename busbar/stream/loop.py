@@ -158,8 +158,7 @@ class Worker:
 
     async def _gather(self, limit: int, timeout_seconds: float) -> list[Record]:
         """The next records in order, waiting for so long if there are none."""
-        now = self._now()
-        resting = {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
+        resting = self._resting()
         records = self._merge.take(limit, resting)
         # Also with a full batch at hand: only what is taken out of the consumer lets it ask for more.
         fetched = await self._fetch(0.0 if records else timeout_seconds)
@@ -169,11 +168,23 @@ class Worker:
                 records += self._merge.take(limit - len(records), resting)
         return records
 
+    def _resting(self) -> set[int]:
+        now = self._now()
+        return {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
+
     async def _look_ahead(self) -> None:
-        """Decode the next batch while the database is busy with this one."""
+        """Decode the next batch while the database is busy with this one, if there is much of it.
+
+        A few records wait: until the commit is done more will have come, and one batch is cheaper than two.
+        """
         if self._settings.linger_seconds or self._stop.is_set():
             return
-        records = await self._gather(self._paced_limit(), 0.0)
+        fetched = await self._fetch(0.0)
+        if fetched:
+            self.ownership.take_in(fetched)
+        if self._merge.buffered < _SMALLEST:
+            return
+        records = self._merge.take(self._paced_limit(), self._resting())
         if records:
             self._ahead = decode(self._processor, records)
             self._ahead_of = {record.partition: self.ownership.owned[record.partition] for record in records}
