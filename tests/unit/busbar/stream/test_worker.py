@@ -265,7 +265,7 @@ async def test_batches_are_short_while_somebody_waits_and_long_in_a_backlog() ->
         script.loads.clear()
         bench.write(*map(str, range(2_000)))  # old by their timestamps
         await asyncio.sleep(4)
-    assert max(script.loads) > 1_900
+    assert max(script.loads) >= 1_900
 
 
 @virtual
