@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime
 
+from services.api.auth import ApiKey
 from services.api.context import Viewer, api_of
 from services.api.problems import invalid, not_found
 from services.api.reading import (
@@ -18,6 +19,7 @@ from services.api.reading import (
     Limit,
     TextQuery,
     cursor,
+    embedded,
     page,
     read_cursor,
 )
@@ -63,13 +65,19 @@ async def list_charges(
 
 @router.get("/v1/charges/{session_id}", summary="Show what a session costs, its records and what was settled")
 async def show_charge(request: Request, session_id: UUID, key: Viewer) -> Response:
+    """
+    `station_cost` is what a station of OCPP 2.1 says that it costs, beside what it costs here. Who gets the invoice for
+    a settlement is shown to operators.
+    """
     pool = api_of(request).pool
     row = await pool.fetchrow(store.FIND, session_id)
     if row is None:
         raise not_found("charge", str(session_id))
     document = shown(row, key)
     document["cdrs"] = [shown(cdr, key) for cdr in await pool.fetch(cdr_store.OF_SESSION, session_id)]
-    document["settlements"] = [dict(settled) for settled in await pool.fetch(store.SETTLEMENTS, session_id)]
+    document["settlements"] = [_settled(settled, key) for settled in await pool.fetch(store.SETTLEMENTS, session_id)]
+    told = await pool.fetchrow(store.STATION_COST, session_id)
+    document["station_cost"] = None if told is None else dict(told)
     return JsonResponse(document)
 
 
@@ -91,6 +99,14 @@ async def list_unattributed(
     rows = await store.list_unattributed(api_of(request).pool, wanted, read_position(after), limit)
     following = cursor(rows[-1]["at"].isoformat(), rows[-1]["event_id"]) if len(rows) == limit else None
     return page([dict(row) for row in rows], following)
+
+
+def _settled(row: Any, key: ApiKey) -> dict[str, Any]:
+    document = dict(row)
+    company, number = document.pop("vat_company"), document.pop("vat_number")
+    if not key.may("operator"):
+        return document
+    return document | {"vat_company": embedded(company), "vat_number": number}
 
 
 def _position(after: str | None) -> tuple[datetime | None, UUID] | None:

@@ -18,8 +18,14 @@ _COLUMNS = """session_id, station_id, transaction_id, site_id, evse_id, connecto
 FIND = f"SELECT {_COLUMNS} FROM billing.sessions WHERE session_id = $1"  # noqa: S608 - constants
 
 SETTLEMENTS = """
-SELECT psp_ref, status, amount, currency, settled_at, receipt_id, receipt_url, vat_company, vat_number, received_at
+SELECT psp_ref, status, status_info, amount, currency, settled_at, receipt_id, receipt_url, vat_company, vat_number,
+    received_at
 FROM billing.settlements WHERE session_id = $1 ORDER BY received_at, psp_ref
+"""
+
+STATION_COST = """
+SELECT currency, total, after_tax, ours, difference, failed, reason, checked_at
+FROM billing.station_costs WHERE session_id = $1
 """
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from busbar.pricing import Bill, Pricer, parse_ocpi_tariff
-from busbar.pricing.explanation import explain
 from busbar.pricing.facts import ChargingState, ended, sampled, started
-from busbar.pricing.jsontext import serialize_json
-from busbar.pricing.ocpi_cdr import cdr_part
+from busbar.pricing.session_facts import Feed, Frame
+from busbar.tariffs import Site
+from services.billing.cdr import credit_of, make_cdr
+from services.billing.decoding import Head
+from services.billing.model import Cdr, Charge, Policy
 
 BEGIN = datetime(2026, 11, 1, 8, tzinfo=UTC)
 MINUTE_MS = 60_000
+SITE = Site("depot", "Europe/Berlin", "Depot <1>", "DE", "12345", "Musterstadt", "Marktplatz 1")
 TARIFF = parse_ocpi_tariff(
     {
         "country_code": "DE",
@@ -33,8 +36,8 @@ TARIFF = parse_ocpi_tariff(
 )
 
 
-def session_id(number: int) -> uuid.UUID:
-    return uuid.UUID(int=number)
+def session_id(number: int) -> UUID:
+    return UUID(int=number)
 
 
 def bill_of(begin: datetime, wh: Decimal | int = 10_000) -> Bill:
@@ -56,56 +59,79 @@ class CdrRow:
     number: int
     """Of the session; also of its hour."""
     station_id: str = "CS-1"
-    site_id: str | None = "depot"
-    id_token: str | None = "DEADBEEF01"
+    site_id: str = "depot"
+    id_token: str = "DEADBEEF01"
     currency: str = "EUR"
     credit: bool = False
     correction: int = 1
 
-    @property
-    def cdr_id(self) -> str:
-        return f"{session_id(self.number).hex}-{self.correction}" + ("-C" if self.credit else "")
+    def cdr(self) -> Cdr:
+        """The record, as the billing service makes it."""
+        begin = BEGIN + timedelta(hours=self.number)
+        end_ms = _milliseconds(begin + timedelta(minutes=130))
+        head = Head(
+            session_id=str(session_id(self.number)),
+            station_id=self.station_id,
+            ocpp_version="1.6",
+            transaction_id=str(self.number),
+            site_id=self.site_id,
+            evse_id=1,
+            connector_id=1,
+            id_token=self.id_token,
+            id_token_type="",
+            group_id="",
+            authorization_status="Accepted",
+            reservation_id=None,
+            remote_start_id=None,
+            tariff_id="T1",
+            tariff_version=3,
+            time_zone="Europe/Berlin",
+        )
+        frame = Frame(end_ms, _milliseconds(begin), end_ms, 10**10, "signed", 0, 10**10)
+        charge = Charge(
+            head,
+            frame=frame,
+            flags=["register_fell"],
+            received_ms=end_ms + MINUTE_MS,
+            number=self.correction - 1,
+        )
+        made = make_cdr(charge, bill_of(begin), Feed(), Policy(country_code="DE", party_id="ABC"), SITE)
+        return credit_of(made, made.updated_ms) if self.credit else made
 
     def values(self) -> list[Any]:
-        begin = BEGIN + timedelta(hours=self.number)
-        bill = bill_of(begin)
-        sign = -1 if self.credit else 1
-        ocpi = {
-            "country_code": "DE",
-            "party_id": "ABC",
-            "id": self.cdr_id,
-            **cdr_part(bill),
-            "cdr_token": {"uid": self.id_token, "type": "RFID"},
-            "cdr_location": {
-                "name": "Depot <1>",
-                "address": "Marktplatz 1",
-                "city": "Musterstadt",
-                "postal_code": "12345",
-            },
-        }
+        """The row's columns."""
+        cdr = self.cdr()
         return [
-            self.cdr_id,
-            session_id(self.number),
-            self.correction,
-            self.credit,
-            self.cdr_id.removesuffix("-C") if self.credit else None,
-            self.station_id,
-            self.site_id,
-            self.id_token,
-            begin,
-            begin + timedelta(minutes=130),
+            cdr.cdr_id,
+            UUID(cdr.session_id),
+            cdr.number,
+            cdr.credit,
+            cdr.credit_reference_id or None,
+            cdr.station_id,
+            cdr.site_id or None,
+            cdr.id_token or None,
+            _moment(cdr.started_ms),
+            _moment(cdr.ended_ms),
             self.currency,
-            sign * bill.total.excl_tax,
-            sign * bill.total.incl_tax,
-            bill.energy_wh,
-            "signed",
-            "T1",
-            3,
-            ["register_fell"],
-            serialize_json(ocpi),
-            serialize_json(explain(bill, "Europe/Berlin")),
-            begin + timedelta(minutes=131),
+            cdr.total_excl,
+            cdr.total_incl,
+            Decimal(cdr.energy_uwh) / 10**6,
+            cdr.energy_rung,
+            cdr.tariff_id,
+            cdr.tariff_version,
+            list(cdr.flags),
+            cdr.ocpi,
+            cdr.bill,
+            _moment(cdr.updated_ms),
         ]
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _moment(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
 
 
 INSERT_CDR = (
@@ -120,7 +146,7 @@ async def add_cdr(pool: Any, number: int, **more: Any) -> str:
     """Insert a record; its id."""
     row = CdrRow(number, **more)
     await pool.execute(INSERT_CDR, *row.values())
-    return row.cdr_id
+    return row.cdr().cdr_id
 
 
 async def add_many_cdrs(pool: Any, count: int) -> None:
@@ -135,7 +161,7 @@ async def add_many_cdrs(pool: Any, count: int) -> None:
     )
 
 
-async def add_charge(pool: Any, number: int, *, status: str = "priced", **more: Any) -> uuid.UUID:
+async def add_charge(pool: Any, number: int, *, status: str = "priced", **more: Any) -> UUID:
     """Insert a session as billing sees it; its id."""
     begin = BEGIN + timedelta(hours=number)
     columns: dict[str, Any] = {

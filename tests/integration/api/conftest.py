@@ -48,6 +48,7 @@ TABLES = (
     "billing.cdrs",
     "billing.sessions",
     "billing.settlements",
+    "billing.station_costs",
     "billing.unattributed",
 )
 EMPTY = "; ".join(f"DELETE FROM {table}" for table in TABLES)

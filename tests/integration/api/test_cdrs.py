@@ -30,10 +30,10 @@ async def listed(rig: Rig, query: str = "") -> list[int]:
 
 
 async def test_records_are_listed_page_by_page_the_newest_first(rig: Rig) -> None:
-    for number in range(1, 6):
-        await add_cdr(rig.pool, number)
-    await rig.pool.execute("UPDATE billing.cdrs SET last_updated = date_trunc('day', last_updated)")
+    ids = {await add_cdr(rig.pool, number): number for number in range(1, 6)}
     assert await listed(rig) == [5, 4, 3, 2, 1]
+    await rig.pool.execute("UPDATE billing.cdrs SET last_updated = date_trunc('day', last_updated)")
+    assert await listed(rig) == [ids[cdr_id] for cdr_id in sorted(ids, reverse=True)]
 
 
 async def test_lists_are_narrowed_down(rig: Rig) -> None:

@@ -59,8 +59,14 @@ async def test_a_session_is_shown_with_its_records_and_what_was_settled(rig: Rig
     await add_charge(rig.pool, 1)
     ids = [await add_cdr(rig.pool, 1, **more) for more in ({}, {"credit": True}, {"correction": 2})]
     await rig.pool.execute(
-        "INSERT INTO billing.settlements (psp_ref, session_id, station_id, status, amount, settled_at, received_at)"
-        " VALUES ('psp-1', $1, 'CS-1', 'Settled', 10.71, now(), now())",
+        "INSERT INTO billing.settlements (psp_ref, session_id, station_id, status, amount, settled_at, received_at,"
+        " vat_company, vat_number) VALUES ('psp-1', $1, 'CS-1', 'Settled', 10.71, now(), now(), $2, 'DE1')",
+        session_id(1),
+        '{"name": "ACME"}',
+    )
+    await rig.pool.execute(
+        "INSERT INTO billing.station_costs (session_id, currency, total, after_tax, ours, failed, details, checked_at)"
+        " VALUES ($1, 'EUR', 10.70, true, 10.71, false, '{}', now())",
         session_id(1),
     )
     response = await rig.viewer.get(f"/v1/charges/{session_id(1)}")
@@ -68,7 +74,11 @@ async def test_a_session_is_shown_with_its_records_and_what_was_settled(rig: Rig
     assert '"cost_excl":9.4,"cost_incl":10.71,' in response.text
     assert [cdr["cdr_id"] for cdr in body["cdrs"]] == ids
     assert [(settled["psp_ref"], settled["amount"]) for settled in body["settlements"]] == [("psp-1", 10.71)]
+    assert body["station_cost"]["difference"] == -0.01
     assert "fold" not in body
+    assert "ACME" not in response.text
+    (settled,) = (await rig.operator.get(f"/v1/charges/{session_id(1)}")).json()["settlements"]
+    assert (settled["vat_company"], settled["vat_number"]) == ({"name": "ACME"}, "DE1")
 
 
 async def test_a_viewer_sees_only_the_end_of_an_id_token(rig: Rig) -> None:

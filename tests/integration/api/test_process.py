@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ import pytest
 
 from busbar.local.ports import free_port
 from services.api.keys import create_key
+from services.api.routes.cdrs import MAX_EXPORTS
+from tests.integration.api.billing_rows import add_many_cdrs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -156,6 +159,44 @@ async def test_a_huge_body_is_refused_before_it_is_read(api: Running, path: str)
     chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
     chunked = await api.talk(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode(), *[chunk] * 40, seconds=5)
     assert b" 413 " in chunked.split(b"\r\n")[0]
+
+
+def resident_bytes(running: Running) -> int:
+    """Memory of the process."""
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    return int(re.findall(r"(?m)^VmRSS:\s+(\d+) kB$", status)[0]) * 1024
+
+
+async def test_an_export_of_any_size_needs_little_memory_and_lets_go_of_readers_that_leave(
+    api: Running, postgres_url: str
+) -> None:
+    pool = await asyncpg.create_pool(postgres_url, min_size=1, max_size=1)
+    await add_many_cdrs(pool, 25_000)
+    async with httpx.AsyncClient(headers=api.headers(), timeout=60) as client:
+        url = f"{api.url}/v1/cdrs/export?format=ndjson"
+        for _ in range(2 * MAX_EXPORTS):
+            async with client.stream("GET", url) as response:
+                assert response.status_code == 200
+                await anext(response.aiter_bytes(1000))
+        size = lines = 0
+        async with asyncio.timeout(30):
+            # The places of those who left are free as soon as the process has noticed.
+            while True:
+                probe = await client.get(f"{url}&station=nobody")
+                if probe.status_code == 200:
+                    break
+                assert probe.status_code == 503
+                await asyncio.sleep(0.05)
+        before = resident_bytes(api)
+        async with client.stream("GET", url) as response:
+            async for piece in response.aiter_bytes():
+                size, lines = size + len(piece), lines + piece.count(b"\n")
+        grown = resident_bytes(api) - before
+    await pool.execute("DELETE FROM billing.cdrs")
+    await pool.close()
+    assert lines == 25_000
+    assert size > 40_000_000
+    assert grown < 20_000_000
 
 
 async def test_no_secret_and_no_path_is_in_the_log(api: Running, log: Path) -> None:
