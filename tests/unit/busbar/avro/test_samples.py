@@ -31,7 +31,7 @@ def compiled(kind: str) -> tuple[Record, Encoder, Decoder]:
     return record, compile_encoder(schema, record), compile_decoder(schema, record=record)
 
 
-def coders(kind: str) -> tuple[SampleEncoder, SampleDecoder]:
+def coders(kind: str) -> tuple[SampleEncoder, Any]:
     """Coders with nothing remembered."""
     record, encode_item, decode_item = compiled(kind)
     return SampleEncoder(record, encode_item), SampleDecoder(record, decode_item)
