@@ -67,6 +67,7 @@ class Link:
         self._settings = settings
         self._waiting: deque[Pending] = deque()
         self._open: Pending | None = None
+        self._hushed = False
         self._open_id = ""
         self._open_since = 0.0
         self._counter = 0
@@ -130,14 +131,14 @@ class Link:
         if self._open is not None and now >= self._open_since + self._settings.response_timeout_seconds:
             self._tally.unanswered += 1
             self._try_again(now)
-        if self.connected and self._open is None:
+        if self.connected and self._open is None and not self._hushed:
             self._send_next(now)
 
     def due(self) -> float:
         """When `step` has something to do; infinite if only an answer can change that."""
         if self._open is not None:
             return self._open_since + self._settings.response_timeout_seconds
-        if not self.connected:
+        if not self.connected or self._hushed:
             return math.inf
         # The first that may go decides: what is about transactions goes in order, and only that is ever put off.
         return next((pending.not_before for pending in self._waiting if self._may_go(pending)), math.inf)
@@ -166,6 +167,15 @@ class Link:
             case Send(_, action):
                 self._tally.fault(self._station_id, f"SEND {action} from the CSMS")
         return None
+
+    def hush(self) -> None:
+        """Send no further CALL: what is open may yet be answered before the connection ends."""
+        self._hushed = True
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a CALL waits for its answer."""
+        return self.connected and self._open is not None
 
     @property
     def queued(self) -> int:

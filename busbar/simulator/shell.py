@@ -95,6 +95,11 @@ class Fleet:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self._is_sending():  # noqa: ASYNC110 - no single event ends it
             await asyncio.sleep(0.05)
+        # By now one may have asked something else: who hangs up on that would call it unanswered.
+        for station in self.stations:
+            station.link.hush()
+        while time.monotonic() < deadline and any(station.link.is_asking for station in self.stations):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     def _is_sending(self) -> bool:
         return any(station.link.connected and station.link.queued for station in self.stations)
