@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from services.api import metrics
 from services.api.problems import MEDIA_TYPE, Problem
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LINGER_SECONDS = 1.0
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -30,12 +32,19 @@ class RequestGate:
             return
         began = time.perf_counter()
         status = 500
+        unread = False
 
         async def send_counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, unread
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                headers = message.get("headers", ())
+                unread = (b"connection", b"close") in headers
+                message["headers"] = [*headers, *_HEADERS]
+            elif unread and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await _discard(receive)
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
@@ -86,8 +95,23 @@ def _route(scope: Scope) -> str:
     return getattr(route, "path", None) or scope.get("busbar.route") or "unknown"
 
 
+async def _discard(receive: Receive) -> None:
+    """Read what a client still sends of a body that was refused, for a while.
+
+    A socket that is closed with unread bytes is reset, and a reset takes away the answer that the client has not read
+    yet (RFC 9112 §9.6).
+    """
+    try:
+        async with asyncio.timeout(_LINGER_SECONDS):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
 async def _refuse(send: Send, problem: Problem) -> None:
-    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    body = orjson.dumps(problem.document())
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": orjson.dumps(problem.document())})
+    await send({"type": "http.response.body", "body": body})

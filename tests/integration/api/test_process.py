@@ -49,6 +49,7 @@ class Running:
                 for piece in sent:
                     writer.write(piece)
                     await writer.drain()
+                await asyncio.sleep(0.1)  # a reset would have thrown away by now what was not read
                 while chunk := await reader.read(65_536):
                     answer += chunk
         except (TimeoutError, ConnectionError):
