@@ -10,7 +10,7 @@ CREATE FUNCTION sessions.load(
     tokens text[]                   -- keys of id tokens
 ) RETURNS TABLE (kind text, name text, detail text, fold bytea)
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 BEGIN
     RETURN QUERY
@@ -45,13 +45,9 @@ BEGIN
                k.allowed_stations, k.allowed_sites, k.language)::text, NULL
       FROM config.tokens k WHERE k.id_token_key = ANY (tokens)
     UNION ALL
-    SELECT 'use', u.id_token_key, u.session_id::text, NULL
-      FROM config.tokens k,
-           LATERAL (SELECT t.id_token_key, t.session_id
-                      FROM sessions.transactions t
-                     WHERE t.is_open AND t.authorization_status = 'Accepted' AND t.id_token_key = k.id_token_key
-                     LIMIT k.max_concurrent + 1) AS u  -- more than are allowed, whichever of them is the one that asks
-     WHERE k.id_token_key = ANY (tokens) AND NOT k.allow_concurrent;
+    SELECT 'use', t.id_token_key, t.session_id::text, NULL
+      FROM sessions.transactions t
+     WHERE t.is_open AND t.authorization_status = 'Accepted' AND t.id_token_key = ANY (tokens);
 END
 $$;
 
@@ -60,7 +56,7 @@ COMMENT ON FUNCTION sessions.load IS 'Everything that folding a batch needs, but
 CREATE FUNCTION sessions.seen(the_sessions uuid[], keys bigint[])
 RETURNS TABLE (session_id uuid, event_key bigint, content_hash int)
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 BEGIN
     RETURN QUERY
@@ -91,7 +87,7 @@ CREATE FUNCTION sessions.store(
     new_shapes text, new_signed text, new_authorizations text, new_reservations text
 ) RETURNS void
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 BEGIN
     IF cardinality(touched) > 0 THEN

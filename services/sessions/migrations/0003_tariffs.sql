@@ -1,4 +1,5 @@
--- Loading says as well whether tariffs are configured otherwise than before, and what a token may charge for.
+-- Loading says as well whether tariffs are configured otherwise than before, and what a token may charge for; the uses
+-- of a token that may be used any number of times at once are left out. Plans are made once for all batches.
 
 CREATE OR REPLACE FUNCTION sessions.load(
     stations text[],                -- every station of the batch
@@ -56,3 +57,6 @@ BEGIN
       FROM config.tariff_revision r WHERE r.only_row;
 END
 $$;
+
+ALTER FUNCTION sessions.seen SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION sessions.store SET plan_cache_mode = force_generic_plan;
