@@ -14,9 +14,13 @@ _HEADER = struct.Struct(">HI")
 _COUNT = struct.Struct(">BHI")
 
 
+RECORD_BYTES = 90
+"""What a record takes beside its key, value and headers."""
+
+
 def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """At least as many bytes as the record takes in a batch before compression, the batch's own header included."""
-    size = 90 + (len(key) if key else 0) + (len(value) if value else 0)
+    size = RECORD_BYTES + (len(key) if key else 0) + (len(value) if value else 0)
     for name, content in headers:
         size += 10 + 3 * len(name) + len(content)
     return size
@@ -27,14 +31,16 @@ def pack_results(results: Iterable[Result]) -> bytes:
     topics: dict[str, int] = {}
     parts: list[bytes] = []
     count = 0
+    pack = _ENTRY.pack
     for result in results:
-        if result.partition is None or result.timestamp_ms is None:
+        topic, key, value, headers = result.topic, result.key, result.value, result.headers
+        partition, timestamp_ms = result.partition, result.timestamp_ms
+        if partition is None or timestamp_ms is None:
             raise ValueError("only results with a partition and a timestamp can be stored")
-        index = topics.setdefault(result.topic, len(topics))
-        key, value, headers = result.key, result.value, result.headers
-        parts.append(_ENTRY.pack(index, result.partition, result.timestamp_ms, len(key), len(value), len(headers)))
-        parts.append(key)
-        parts.append(value)
+        index = topics.get(topic)
+        if index is None:
+            index = topics[topic] = len(topics)
+        parts += (pack(index, partition, timestamp_ms, len(key), len(value), len(headers)), key, value)
         for name, content in headers:
             encoded = name.encode()
             parts.append(_HEADER.pack(len(encoded), len(content)))
