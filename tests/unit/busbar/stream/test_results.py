@@ -30,6 +30,18 @@ def test_results_come_back_as_they_were_stored(results: list[Result]) -> None:
     assert unpack_results(pack_results(results)) == results
 
 
+def test_results_that_are_alike_take_little_room() -> None:
+    results = [Result("csms.outbound", b"CS-1", bytes(range(200)) + bytes([n]), 0, (), n) for n in range(100)]
+    stored = pack_results(results)
+    assert len(stored) < 5_000
+    assert unpack_results(stored) == results
+
+
+def test_results_that_the_version_before_has_stored_are_read() -> None:
+    plain = bytes.fromhex("0100010000000100017400000000000300000000000000050000000100000002")
+    assert unpack_results(plain + bytes.fromhex("0000") + b"kvv") == [Result("t", b"k", b"vv", 3, (), 5)]
+
+
 def test_no_results_are_no_bytes() -> None:
     assert pack_results([]) == b""
     assert unpack_results(b"") == []
