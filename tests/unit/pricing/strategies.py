@@ -27,6 +27,15 @@ _DAYS = [
     for day in ("2026-03-28", "2026-10-24", "2026-03-07", "2026-04-04", "2026-06-10")
 ]
 
+CLOCK_CHANGES = (
+    ("Europe/Berlin", "2026-03-29T01:00:00+00:00"),
+    ("Europe/Berlin", "2026-10-25T01:00:00+00:00"),
+    ("America/New_York", "2026-03-08T07:00:00+00:00"),
+    ("America/New_York", "2026-11-01T06:00:00+00:00"),
+    ("Australia/Lord_Howe", "2026-04-04T15:00:00+00:00"),
+)
+"""The last one by half an hour."""
+
 starts = st.builds(
     lambda day, minutes: day + timedelta(minutes=minutes),
     st.sampled_from(_DAYS),
@@ -109,6 +118,37 @@ def tariffs(draw: st.DrawFn, currency: str = "EUR") -> dict[str, Any]:
         most = least + 4 + draw(st.integers(0, 100))
         tariff["max_price"] = {"before_taxes": Decimal(most), "after_taxes": Decimal(most + draw(st.integers(0, 20)))}
     return tariff
+
+
+@st.composite
+def across_clock_changes(draw: st.DrawFn) -> tuple[dict[str, Any], str, datetime, list[Stretch]]:
+    """A session that is on while the clocks of its zone are changed, with prices by the clock around that hour."""
+    zone, change = draw(st.sampled_from(CLOCK_CHANGES))
+    start = datetime.fromisoformat(change) - timedelta(minutes=draw(st.integers(1, 6 * 60)))
+    session = [("fast", draw(st.integers(6 * 60, 12 * 60))), ("parked", draw(st.integers(1, 20 * 60)))]
+    first, last = draw(st.integers(80, 95)), draw(st.integers(1, 30))
+    window = {"start_time": _quarter(draw(st.sampled_from([first, 4, 7, 9]))), "end_time": _quarter(last)}
+    priced, elsewhere = (
+        [
+            {"type": kind, "price": Decimal(price * factor), "step_size": 1}
+            for kind, price in (("ENERGY", 3), ("TIME", 5), ("PARKING_TIME", 7))
+        ]
+        for factor in (1, 10)
+    )
+    elements = [{"price_components": priced, "restrictions": window}, {"price_components": elsewhere}]
+    return {"id": "clock", "currency": "EUR", "tax_included": "NO", "elements": elements}, zone, start, session
+
+
+def _quarter(number: int) -> str:
+    return f"{number // 4:02}:{number % 4 * 15:02}"
+
+
+def one_sided(tariff: dict[str, Any], sides: str) -> dict[str, Any]:
+    """The tariff with both sides of its limits, or with one alone: that before tax is what OCPI asks for."""
+    if sides == "both":
+        return tariff
+    limits = {name: {sides: tariff[name][sides]} for name in ("min_price", "max_price") if name in tariff}
+    return tariff | limits
 
 
 def facts_of(start: datetime, session: list[Stretch], every_seconds: int | None = 60) -> list[Fact]:

@@ -20,9 +20,24 @@ from busbar.pricing.tariff import Dimension
 from tests.unit.pricing import oracle
 from tests.unit.pricing.builders import assert_adds_up, exactly
 from tests.unit.pricing.oracle import Stretch
-from tests.unit.pricing.strategies import CURRENCIES, ZONES, facts_of, starts, stretches, tariffs
+from tests.unit.pricing.strategies import (
+    CURRENCIES,
+    ZONES,
+    across_clock_changes,
+    facts_of,
+    one_sided,
+    starts,
+    stretches,
+    tariffs,
+)
 
 zones = st.sampled_from(ZONES)
+any_tariffs = st.sampled_from(sorted(CURRENCIES)).flatmap(tariffs)
+"""In currencies with two, no and three decimals."""
+half_limited = st.builds(one_sided, any_tariffs, st.sampled_from(["both", "before_taxes"]))
+"""Where the tax of a limit may follow from that of the session, whatever its rates."""
+HIGHEST_TAX = Decimal("1.205")
+"""Of those in `strategies.taxes`."""
 
 
 def pricer(tariff: dict[str, Any], zone: str, options: Options | None = None) -> Pricer:
@@ -30,7 +45,7 @@ def pricer(tariff: dict[str, Any], zone: str, options: Options | None = None) ->
 
 
 @settings(max_examples=50, deadline=None)
-@given(tariff=tariffs(), zone=zones, start=starts, session=stretches)
+@given(tariff=any_tariffs, zone=zones, start=starts, session=stretches)
 def test_the_total_is_what_counting_half_minutes_gives(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch]
 ) -> None:
@@ -41,8 +56,20 @@ def test_the_total_is_what_counting_half_minutes_gives(
 
 
 @settings(max_examples=30, deadline=None)
+@given(case=across_clock_changes())
+def test_an_hour_that_comes_twice_counts_twice_and_one_that_is_left_out_not_at_all(
+    case: tuple[dict[str, Any], str, datetime, list[Stretch]],
+) -> None:
+    tariff, zone, start, session = case
+    expected = oracle.cost(tariff, zone, start, session)
+    bill = pricer(tariff, zone, exactly()).price(facts_of(start, session, None))
+    unit = Decimal("1e-10")
+    assert bill.total == tuple(_decimal(side).quantize(unit, ROUND_HALF_UP) for side in expected)
+
+
+@settings(max_examples=30, deadline=None)
 @given(
-    tariff=st.sampled_from(sorted(CURRENCIES)).flatmap(tariffs),
+    tariff=half_limited,
     zone=zones,
     start=starts,
     session=stretches,
@@ -64,23 +91,29 @@ def test_the_lines_add_up_to_the_total(
         assert abs(line.incl_tax) <= most
 
 
-@settings(max_examples=30, deadline=None)
-@given(tariff=tariffs(), zone=zones, start=starts, session=stretches)
+@settings(max_examples=60, deadline=None)
+@given(tariff=half_limited, zone=zones, start=starts, session=stretches)
 def test_the_running_cost_rises_to_no_more_than_the_final_cost(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch]
 ) -> None:
     engine = pricer(tariff, zone)
     state = engine.begin()
     before = engine.cost(state)
+    # Once a maximum before tax alone is reached, the tax share of what is used later decides over the other side.
+    follows = "after_taxes" not in tariff.get("max_price", {"after_taxes": None})
     for fact in facts_of(start, session, 600):
         state = engine.advance(state, fact)
         now = engine.cost(state)
         assert now.excl_tax >= before.excl_tax
-        assert now.incl_tax >= before.incl_tax
+        if follows and now.cost_type is CostType.MAXIMUM:
+            assert now.excl_tax <= now.incl_tax <= now.excl_tax * HIGHEST_TAX + Decimal(CURRENCIES[now.currency])
+        else:
+            assert now.incl_tax >= before.incl_tax
         before = now
     bill = engine.finish(state)
     assert before.excl_tax <= bill.total.excl_tax
-    assert before.incl_tax <= bill.total.incl_tax
+    if not (follows and bill.cost_type is CostType.MAXIMUM):
+        assert before.incl_tax <= bill.total.incl_tax
     unexplained = bill.cost_type is not CostType.MINIMUM and not any(line.kind is LineKind.STEP for line in bill.lines)
     if unexplained:
         assert (before.excl_tax, before.incl_tax) == bill.total
@@ -199,6 +232,31 @@ def test_registers_that_are_missing_lose_no_energy(
 def test_a_ratio_is_rounded_as_the_decimal_module_rounds(numerator: int, denominator: int, mode: RoundingMode) -> None:
     exact = Context(prec=80).divide(Decimal(numerator), Decimal(denominator))
     assert round_ratio(numerator, denominator, mode) == int(exact.to_integral_value(f"ROUND_{mode.value}"))
+
+
+def test_a_maximum_before_tax_alone_leaves_the_other_side_to_the_tax_share_of_the_session() -> None:
+    tariff = {
+        "id": "mixed",
+        "currency": "EUR",
+        "tax_included": "NO",
+        "max_price": {"before_taxes": Decimal(4)},
+        "elements": [
+            {
+                "price_components": [
+                    {"type": "TIME", "price": Decimal(1), "step_size": 1},
+                    {"type": "PARKING_TIME", "price": Decimal(1), "step_size": 1, "vat": Decimal(20)},
+                ]
+            }
+        ],
+    }
+    engine = pricer(tariff, "UTC")
+    facts = facts_of(datetime.fromisoformat("2026-03-11T09:00:00+00:00"), [("parked", 240), ("paused", 240)], None)
+    state = engine.advance_all(engine.begin(), facts[:2])
+    assert (engine.cost(state).excl_tax, engine.cost(state).incl_tax) == (Decimal(4), Decimal("4.80"))
+    state = engine.advance(state, facts[2])
+    # Half of it is taxed now: what taxes explain, and nothing else, makes it less than it was.
+    assert (engine.cost(state).excl_tax, engine.cost(state).incl_tax) == (Decimal(4), Decimal("4.40"))
+    assert engine.finish(state).total == (Decimal(4), Decimal("4.40"))
 
 
 @pytest.mark.parametrize("length", [0, 90])
