@@ -82,7 +82,8 @@ _DIGITS = {"energy": 2, "night": 2, "time": 0}
 def expected(kind: str, session: Session, version: Version, samples: int) -> tuple[Decimal, Decimal]:
     """What a session costs before and after tax, by another way than the engine's."""
     if kind == "energy":
-        before = Fraction(_energy(session, version)) / 1000 * Fraction("0.37") + Fraction("0.5")
+        energy_wh = ceil(_energy(session, version))  # steps of 1 Wh: registers of 2.x have fractions of it
+        before = Fraction(energy_wh, 1000) * Fraction("0.37") + Fraction("0.5")
         after = before * Fraction("1.081")
     elif kind == "night":
         before = _by_hours(session, version, samples)
@@ -104,7 +105,7 @@ def _energy(session: Session, version: Version) -> Decimal:
 
 def _by_hours(session: Session, version: Version, samples: int) -> Fraction:
     """By day and by night, from register to register."""
-    total = Fraction(0)
+    total, last = Fraction(0), Fraction(0)
     marks = []
     for share in (0.0, *_shares(samples), 1.0):
         moment, register = session.at(share)
@@ -117,7 +118,9 @@ def _by_hours(session: Session, version: Version, samples: int) -> Fraction:
             part = Fraction((stop - start) / timedelta(milliseconds=1)).limit_denominator(1)
             of_it = part / length if length else Fraction(1)
             total += Fraction(high - low) / 1000 * of_it * Fraction(price)
-    return total
+            last = Fraction(price) if high > low else last
+    energy_wh = _energy(session, version)
+    return total + Fraction(ceil(energy_wh) - energy_wh) / 1000 * last  # the step of 1 Wh, at the last price
 
 
 def _stretches(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, Decimal]]:
