@@ -12,6 +12,12 @@ class Version(StrEnum):
     V201 = "2.0.1"
     V21 = "2.1"
 
+    is_v2: bool
+    """Whether this is of the 2.x family (EVSEs, TransactionEvent, 2.x error spellings)."""
+
+    def __init__(self, number: str) -> None:
+        self.is_v2 = number != "1.6"  # a plain attribute: it is asked for several times an event
+
     @property
     def label(self) -> str:
         """The part of a topic name: `v16`, `v201` or `v21`."""
@@ -21,11 +27,6 @@ class Version(StrEnum):
     def subprotocol(self) -> str:
         """The WebSocket subprotocol. Spec: OCPP-J 1.6 §3.1.2, OCPP 2.0.1 Part 4 §3.1.2."""
         return f"ocpp{self.value}"
-
-    @property
-    def is_v2(self) -> bool:
-        """Whether this is of the 2.x family (EVSEs, TransactionEvent, 2.x error spellings)."""
-        return self is not Version.V16
 
     @classmethod
     def from_label(cls, label: str) -> Version:

@@ -52,8 +52,12 @@ class StationCache:
 def _settle(station: StationState) -> None:
     """Nothing of it is waiting to be stored; sessions that are over are looked up if they are named again."""
     station.is_new = station.changed = False
-    for session in list(station.sessions.values()):
+    over = []
+    for session in station.sessions.values():
         session.is_new, session.change = False, 0
         if not session.is_open and session.session_id not in station.unsettled:
-            station.remove(session)
-    station.looked_up &= station.transactions.keys()
+            over.append(session)
+    for session in over:
+        station.remove(session)
+    if not station.looked_up <= station.transactions.keys():
+        station.looked_up &= station.transactions.keys()

@@ -142,6 +142,8 @@ class Session:
     """0: nothing, 1: only what every event changes, 2: anything."""
     prefix: bytes | None = field(default=None, compare=False, repr=False)
     """Encoding of what the session's events begin with."""
+    head: bytes | None = field(default=None, compare=False, repr=False)
+    """The begin of the stored form, which only a `change` of anything changes."""
     price: RunningPrice | None = field(default=None, compare=False, repr=False)
     """What its cost so far is made of; `None` also while nobody has asked for `price_memory`."""
 
@@ -390,19 +392,24 @@ class State:
         )
 
 
-_TRANSIENT = {"is_new", "change", "prefix", "price", "energy"}
+_TRANSIENT = {"is_new", "change", "prefix", "head", "price", "energy"}
 _SESSION_FIELDS = tuple(entry.name for entry in fields(Session) if entry.name not in _TRANSIENT)
 _ENERGY_FIELDS = tuple(entry.name for entry in fields(Energy))
-_session_values = attrgetter(*_SESSION_FIELDS, *(f"energy.{name}" for name in _ENERGY_FIELDS))
-_SPLIT = len(_SESSION_FIELDS)
+_HEAD = _SESSION_FIELDS.index("station_tariff_id")
+_head_values = attrgetter(*_SESSION_FIELDS[:_HEAD])
+_other_values = attrgetter(*_SESSION_FIELDS[_HEAD:], *(f"energy.{name}" for name in _ENERGY_FIELDS))
+_SPLIT = len(_SESSION_FIELDS) - _HEAD
 
 
 def dump_session(session: Session) -> bytes:
     """The stored form: an array of two arrays' fields, the session's and its energy's."""
     if session.price is not None:
         session.price_memory = session.price.dump()
-    values = _session_values(session)
-    return orjson.dumps((values[:_SPLIT], values[_SPLIT:]))
+    head = session.head
+    if head is None or session.change != 1:
+        head = session.head = b"[" + orjson.dumps(_head_values(session))[:-1] + b","
+    values = _other_values(session)
+    return head + orjson.dumps((values[:_SPLIT], values[_SPLIT:]))[2:]
 
 
 def load_session(raw: bytes) -> Session:

@@ -141,26 +141,29 @@ def record_event(
 ) -> EventRow:
     """Store an event with its samples; the payload as well where the samples do not hold all of it."""
     session_id = session.session_id if session else outside_id(call.station_id, evse_id)
+    keep_payload = keep_payload or (samples is not None and samples.unreadable)
     row = EventRow(
-        session_id=session_id,
-        event_key=key,
-        content_hash=content_hash,
-        station_id=call.station_id,
-        evse_id=evse_id,
-        event=event,
-        trigger=trigger,
-        in_session=session is not None,
-        at_ms=moment.at_ms,
-        station_ms=moment.station_ms,
-        received_ms=call.received_at_ms,
-        samples=samples,
-        shift_ms=moment.shift_ms,
-        payload=dump_json(as_sent(call.payload))
-        if keep_payload or (samples is not None and samples.unreadable)
-        else None,
+        session_id,
+        key,
+        content_hash,
+        call.station_id,
+        evse_id,
+        event,
+        trigger,
+        session is not None,
+        moment.at_ms,
+        moment.station_ms,
+        call.received_at_ms,
+        samples,
+        moment.shift_ms,
+        dump_json(as_sent(call.payload)) if keep_payload else None,
     )
     state.rows.append(row)
-    state.known.setdefault((session_id, key), []).append(content_hash)
+    hashes = state.known.get((session_id, key))
+    if hashes is None:
+        state.known[session_id, key] = [content_hash]
+    else:
+        hashes.append(content_hash)
     if samples is not None:
         shape = samples.shape
         state.shapes[shape.shape_id] = shape
