@@ -233,15 +233,8 @@ class PartitionRecords(base.PartitionRecords):  # type: ignore[misc] # aiokafka 
         return self._records_iterator
 
     def _consumer_record(self, tp: KafkaTopicPartition, record: Any) -> Record:
-        headers = record.headers
         return Record(
-            tp.topic,
-            tp.partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            tuple(headers) if headers else (),
+            tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
         )
 
 
