@@ -21,7 +21,6 @@ from busbar.records import Record, TopicPartition
 from busbar.stream import metrics
 from busbar.stream.interfaces import EARLIEST
 from busbar.stream.kafka_connect import connect_timeouts
-from busbar.stream.kafka_fetcher import install
 from busbar.stream.kafka_offsets import GroupOffsets
 
 logger = logging.getLogger(__name__)
@@ -372,13 +371,13 @@ class KafkaConsumer:
         try:
             async with asyncio.timeout(timeout_seconds):
                 await consumer.start()
-                # What has been fetched waits for a caller that is busy with a batch. After 0.1 s of that, aiokafka
-                # asks for the other partitions alone, in a long poll that nothing may end for half a second, and
-                # meanwhile it does not ask for those that do have records.
-                await install(consumer, prefetch_backoff=_HOLD_SECONDS)
         except BaseException:
             await _dismiss(consumer)
             raise
+        # What has been fetched waits for a caller that is busy with a batch. After 0.1 s of that, aiokafka asks for the
+        # other partitions alone, in a long poll that nothing may end for half a second, and meanwhile it does
+        # not ask for those that do have records.
+        consumer._fetcher._prefetch_backoff = _HOLD_SECONDS
         return consumer
 
 
