@@ -185,11 +185,20 @@ class Tables:
         return sorted(row[0] for row in rows)
 
     async def rows(self) -> dict[str, list[Any]]:
-        """Every row of every table as JSON, bytes in hexadecimal."""
+        """Every row of every table as JSON, bytes in hexadecimal, all as of one moment.
+
+        A short backlog is one batch: committed between the reading of two tables, it would be in the second one only.
+        """
         found = {}
-        for name in await self.names():
-            rows = await self._fetch(f"SELECT to_jsonb(t)::text FROM sessions.{name} t ORDER BY 1")
-            found[name] = [orjson.loads(row[0]) for row in rows]
+        names = await self.names()
+        connection = await asyncpg.connect(self._url)
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                for name in names:
+                    rows = await connection.fetch(f"SELECT to_jsonb(t)::text FROM sessions.{name} t ORDER BY 1")
+                    found[name] = [orjson.loads(row[0]) for row in rows]
+        finally:
+            await connection.close()
         return found
 
     async def wipe(self, *, progress: bool) -> None:
