@@ -13,7 +13,7 @@ from busbar.records import Record, Result
 from busbar.stream import metrics
 from busbar.stream.dead_letters import dead_letter, undeliverable
 from busbar.stream.interfaces import Busy, InvalidRecord, Processor, Producer
-from busbar.stream.results import RECORD_BYTES, record_size
+from busbar.stream.results import record_size
 
 logger = logging.getLogger(__name__)
 
@@ -200,24 +200,20 @@ class Outbox:
         limit = self._producer.max_request_bytes
         counts: dict[str, int] = {}
         addressed = []
-        for entry in results:
-            result = entry[1]
+        for source, result in results:
             topic, number = result.topic, result.partition
             count = counts.get(topic)
             if count is None:
                 count = counts[topic] = self._producer.partitions(topic) or await self._ask(topic)
             if number is not None and number >= count:
                 count = counts[topic] = await self._ask(topic)
-            size = RECORD_BYTES + len(result.key) + len(result.value)
-            if result.headers:
-                size = record_size(result.key, result.value, result.headers)
             if count == 0 or (number is not None and not 0 <= number < count):
                 result = self._undeliverable(result, "unknown-partition", now_ms)
-            elif size > limit:
+            elif record_size(result.key, result.value, result.headers) > limit:
                 result = self._undeliverable(result, "too-large", now_ms)
             if result.partition is None or result.timestamp_ms is None:
-                self._complete(result, now_ms)
-            addressed.append(entry if result is entry[1] else (entry[0], result))
+                result = self._completed(result, now_ms)
+            addressed.append((source, result))
         return addressed
 
     def produce(self, results: Sequence[Result]) -> None:
@@ -243,12 +239,12 @@ class Outbox:
             await self._producer.refresh(topic)
         return self._producer.partitions(topic) or 0
 
-    def _complete(self, result: Result, now_ms: int) -> None:
-        """Fill in what the processor has left to us. In place: a result is made once, and most of them pass here."""
-        if result.partition is None:
-            result.partition = self._producer.partition_for(result.topic, result.key)
-        if result.timestamp_ms is None:
-            result.timestamp_ms = now_ms
+    def _completed(self, result: Result, now_ms: int) -> Result:
+        partition = result.partition
+        if partition is None:
+            partition = self._producer.partition_for(result.topic, result.key)
+        timestamp_ms = now_ms if result.timestamp_ms is None else result.timestamp_ms
+        return Result(result.topic, result.key, result.value, partition, result.headers, timestamp_ms)
 
     def _undeliverable(self, result: Result, reason: str, now_ms: int) -> Result:
         metrics.UNDELIVERABLE.labels(self._group, reason).inc()

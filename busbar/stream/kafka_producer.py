@@ -24,7 +24,7 @@ from busbar.stream.interfaces import RecordTooLarge, UnknownTopic
 from busbar.stream.kafka_batches import Entry, PartitionQueue
 from busbar.stream.kafka_connect import connect_timeouts
 from busbar.stream.partitioner import Partitioner
-from busbar.stream.results import RECORD_BYTES, record_size
+from busbar.stream.results import record_size
 
 logger = logging.getLogger(__name__)
 
@@ -193,10 +193,7 @@ class KafkaProducer:
         """See `Producer.append`."""
         if self._failure is not None:
             raise RuntimeError("the producer has failed") from self._failure
-        if key and value and not headers:
-            size = RECORD_BYTES + len(key) + len(value)
-        else:
-            size = record_size(key, value, headers)
+        size = record_size(key, value, headers)
         if size > self.max_request_bytes:
             raise RecordTooLarge(f"a record of {size} bytes for {topic} exceeds the limit of {self.max_request_bytes}")
         try:

@@ -24,13 +24,9 @@ _HEADER = struct.Struct(">HI")
 _COUNT = struct.Struct(">BHI")
 
 
-RECORD_BYTES = 90
-"""What a record takes beside its key, value and headers."""
-
-
 def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """At least as many bytes as the record takes in a batch before compression, the batch's own header included."""
-    size = RECORD_BYTES + (len(key) if key else 0) + (len(value) if value else 0)
+    size = 90 + (len(key) if key else 0) + (len(value) if value else 0)
     for name, content in headers:
         size += 10 + 3 * len(name) + len(content)
     return size

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
-from operator import mul
 from typing import Any
 
 import orjson
@@ -253,7 +252,7 @@ class _Plan:
         """Doubles in millionths."""
         if self.plain:
             try:
-                values: list[int | None] = list(map(round, map(mul, raw, self.scales)))
+                values: list[int | None] = [round(value * scale) for value, scale in zip(raw, self.scales, strict=True)]
                 if min(values) > -_FAST_LIMIT and max(values) < _FAST_LIMIT:  # type: ignore[type-var, operator]
                     return values
             except (ValueError, OverflowError):
