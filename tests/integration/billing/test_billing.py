@@ -147,9 +147,10 @@ async def test_the_tables_hold_what_the_fold_says(connection: Any) -> None:
 
 
 class Service:
-    """`python -m services.billing`, started and killed."""
+    """`python -m services.billing`, started and killed; what all its processes log goes into one file."""
 
-    def __init__(self, servers: str, url: str) -> None:
+    def __init__(self, servers: str, url: str, log: Path) -> None:
+        self.log = log
         self.environment = {
             **os.environ,
             "KAFKA_BOOTSTRAP_SERVERS": servers,
@@ -161,10 +162,10 @@ class Service:
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.billing", cwd=ROOT, env=self.environment, stderr=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "services.billing", cwd=ROOT, env=self.environment, stderr=log, stdout=log
+            )
 
     async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
@@ -175,8 +176,8 @@ class Service:
 
 
 @asynccontextmanager
-async def running(servers: str, url: str) -> AsyncIterator[Service]:
-    service = Service(servers, url)
+async def running(servers: str, url: str, log: Path) -> AsyncIterator[Service]:
+    service = Service(servers, url, log)
     await service.start()
     try:
         yield service
@@ -186,16 +187,20 @@ async def running(servers: str, url: str) -> AsyncIterator[Service]:
             await service.process.wait()
 
 
-async def settled(connection: Any, count: int, ends: dict[int, int], seconds: float = 60.0) -> None:
+async def settled(service: Service, connection: Any, count: int, ends: dict[int, int], seconds: float = 60.0) -> None:
     """Wait until billing has read everything, and has so many records."""
-    async with asyncio.timeout(seconds):
-        while True:
-            rows = await connection.fetch("SELECT partition, offsets FROM stream.progress WHERE group_name = 'billing'")
-            read = {row["partition"]: orjson.loads(row["offsets"]).get(SESSION_EVENTS_TOPIC, 0) for row in rows}
-            done = all(read.get(number, 0) >= end for number, end in ends.items())
-            if done and await connection.fetchval("SELECT count(*) FROM billing.cdrs") >= count:
-                return
-            await asyncio.sleep(0.1)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        rows = await connection.fetch("SELECT partition, offsets FROM stream.progress WHERE group_name = 'billing'")
+        read = {row["partition"]: orjson.loads(row["offsets"]).get(SESSION_EVENTS_TOPIC, 0) for row in rows}
+        found = await connection.fetchval("SELECT count(*) FROM billing.cdrs")
+        if found >= count and all(read.get(number, 0) >= end for number, end in ends.items()):
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            log = await asyncio.to_thread(service.log.read_text)
+            ended = service.process and service.process.returncode
+            raise AssertionError(f"read {read} of {ends}, {found} of {count} records, ended {ended}\n{log[-8000:]}")
+        await asyncio.sleep(0.1)
 
 
 async def cdr_topic(servers: str, expected: int, seconds: float = 30.0) -> dict[str, tuple[bytes, int]]:
@@ -217,8 +222,12 @@ async def cdr_topic(servers: str, expected: int, seconds: float = 30.0) -> dict[
     return found
 
 
-async def test_killed_under_load_and_replayed_from_the_start(topics: str, postgres_url: str, connection: Any) -> None:
-    events = encoded(random_sessions(random.Random().randrange(10**9), 150, stations=12))
+async def test_killed_under_load_and_replayed_from_the_start(
+    topics: str, postgres_url: str, connection: Any, tmp_path: Path
+) -> None:
+    seed = random.Random().randrange(10**9)
+    print(f"seed {seed}")  # shown if it fails
+    events = encoded(random_sessions(seed, 150, stations=12))
     world = World(TARIFFS)
     world.raw_batch([(value, place) for _, value, place, _ in events])
     expected = world.tables.cdrs
@@ -228,7 +237,7 @@ async def test_killed_under_load_and_replayed_from_the_start(topics: str, postgr
     consumer = KafkaConsumer(topics, group_id="ends", client_id="ends")
     await consumer.start()
     try:
-        async with running(topics, postgres_url) as service:
+        async with running(topics, postgres_url, tmp_path / "log") as service:
             for part in range(4):
                 chunk = events[part * len(events) // 4 : (part + 1) * len(events) // 4]
                 for number, (key, value, place, at_ms) in enumerate([*chunk, *chunk[-20:]]):  # some come twice
@@ -241,7 +250,7 @@ async def test_killed_under_load_and_replayed_from_the_start(topics: str, postgr
                 await service.start()
             partitions = [TopicPartition(SESSION_EVENTS_TOPIC, number) for number in range(PARTITIONS)]
             ends = {each.partition: end for each, end in (await consumer.ends(partitions)).items()}
-            await settled(connection, len(expected), ends)
+            await settled(service, connection, len(expected), ends)
             await service.end()
         before = await tables(connection)
         assert len(before["cdrs"]) == len(expected)
@@ -250,8 +259,8 @@ async def test_killed_under_load_and_replayed_from_the_start(topics: str, postgr
             result.key.decode(): result.value for result in world.results
         }
         await forget(connection)
-        async with running(topics, postgres_url) as service:
-            await settled(connection, len(expected), ends)
+        async with running(topics, postgres_url, tmp_path / "log") as service:
+            await settled(service, connection, len(expected), ends)
             await service.end()
         assert await tables(connection) == before
         assert await cdr_topic(topics, len(expected)) == produced
