@@ -15,12 +15,12 @@ from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, errors
 from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.consumer import fetcher
 
 from busbar.records import Record, TopicPartition
 from busbar.stream import metrics
 from busbar.stream.interfaces import EARLIEST
 from busbar.stream.kafka_connect import connect_timeouts
+from busbar.stream.kafka_fetcher import install
 from busbar.stream.kafka_offsets import GroupOffsets
 
 logger = logging.getLogger(__name__)
@@ -29,42 +29,6 @@ _CHECK_SECONDS = 1.0
 _REPLACE_SECONDS = 5.0
 """To connect a replacement: less than a lease, for whoever fetches is held up meanwhile."""
 _HOLD_SECONDS = 2.0
-
-
-def _ours(raw: bytes) -> bytes:
-    """Marks the consumers of this module; as a deserializer it changes nothing."""
-    return raw
-
-
-class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Makes a `Record` of each record of an answer, instead of a `ConsumerRecord` that would become one here.
-
-    Consumers that others make in this process get what aiokafka gives.
-    """
-
-    def __init__(self, tp: Any, records: Any, aborted: Any, offset: int, key_deserializer: Any, *rest: Any) -> None:
-        self._is_ours = key_deserializer is _ours
-        super().__init__(tp, records, aborted, offset, key_deserializer, *rest)
-
-    def __iter__(self) -> Any:
-        return self._records_iterator if self._is_ours else self
-
-    def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if not self._is_ours:
-            return super()._consumer_record(tp, record)
-        headers = record.headers
-        return Record(
-            tp.topic,
-            tp.partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            tuple(headers) if headers else (),
-        )
-
-
-fetcher.PartitionRecords = _PartitionRecords
 
 
 class KafkaConsumer:
@@ -108,7 +72,6 @@ class KafkaConsumer:
             "metadata_max_age_ms": 30_000,
             "retry_backoff_ms": 100,
             **(client_options or {}),
-            "key_deserializer": _ours,
         }
         self._consumer: Any = None
         self._positions: dict[TopicPartition, int] = {}
@@ -371,13 +334,13 @@ class KafkaConsumer:
         try:
             async with asyncio.timeout(timeout_seconds):
                 await consumer.start()
+                # What has been fetched waits for a caller that is busy with a batch. After 0.1 s of that, aiokafka
+                # asks for the other partitions alone, in a long poll that nothing may end for half a second, and
+                # meanwhile it does not ask for those that do have records.
+                await install(consumer, prefetch_backoff=_HOLD_SECONDS)
         except BaseException:
             await _dismiss(consumer)
             raise
-        # What has been fetched waits for a caller that is busy with a batch. After 0.1 s of that, aiokafka asks for the
-        # other partitions alone, in a long poll that nothing may end for half a second, and meanwhile it does
-        # not ask for those that do have records.
-        consumer._fetcher._prefetch_backoff = _HOLD_SECONDS
         return consumer
 
 

@@ -126,6 +126,42 @@ async def test_a_consumer_that_has_fallen_silent_is_replaced_and_misses_nothing(
     assert _replacements("consumer", "silent") == before + 1
 
 
+async def test_a_fetch_session_that_the_broker_does_not_know_is_begun_anew_and_nothing_is_missed(
+    kafka_servers: str,
+) -> None:
+    topic, other = await _topic(kafka_servers), await _topic(kafka_servers)
+    name, quiet = TopicPartition(topic, 0), TopicPartition(other, 0)
+    async with KafkaProducer(kafka_servers) as producer, KafkaConsumer(kafka_servers) as consumer:
+        await until(partial(producer.refresh, topic))
+        await until(partial(producer.refresh, other))
+        await consumer.assign({name: 0, quiet: 0})
+        seen: list[tuple[str, int]] = []
+
+        async def read_to(count: int) -> bool:
+            for partition, records in (await consumer.fetch(0.2)).items():
+                seen.extend((partition.topic, record.offset) for record in records)
+            return len(seen) >= count
+
+        _append(producer, topic, 0, 1)
+        await until(partial(read_to, 2))
+        (session,) = consumer._consumer._fetcher._sessions.values()
+        assert session.session_id > 0, "the broker keeps a session for us"
+        first, session.session_id = session.session_id, session.session_id + 1
+        _append(producer, topic, 2)
+        await until(partial(read_to, 3))
+        session.epoch += 5
+        _append(producer, topic, 3)
+        await until(partial(read_to, 4))
+        consumer.pause([name])
+        _append(producer, topic, 4)
+        _append(producer, other, 0)
+        await until(partial(read_to, 5))
+        consumer.resume([name])
+        await until(partial(read_to, 6))
+        assert seen == [*((topic, offset) for offset in range(4)), (other, 0), (topic, 4)]
+        assert session.session_id not in (0, first)
+
+
 async def test_a_consumer_that_nobody_asks_is_not_taken_for_a_silent_broker(kafka_servers: str) -> None:
     topic = await _topic(kafka_servers)
     name = TopicPartition(topic, 0)

@@ -1,21 +1,18 @@
-"""What an answer of the broker becomes: our records in our consumers, aiokafka's own in those of others."""
+"""What an answer of the broker becomes: records of ours, from where reading stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from aiokafka import ConsumerRecord
 from aiokafka import TopicPartition as KafkaTopicPartition
-from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from busbar.records import Record
-from busbar.stream.kafka_consumer import _ours
+from busbar.stream.kafka_fetcher import PartitionRecords
 
 
-def answer(fetch_offset: int, key_deserializer: Callable[[bytes], bytes] | None) -> Any:
+def answer(fetch_offset: int) -> Any:
     """Two records of an answer, read from an offset on."""
     builder = DefaultRecordBatchBuilder(
         magic=2,
@@ -30,11 +27,11 @@ def answer(fetch_offset: int, key_deserializer: Callable[[bytes], bytes] | None)
     builder.append(1, timestamp=2_000, key=None, value=None, headers=[("name", b"content")])
     raw = MemoryRecords(bytes(builder.build()))
     name = KafkaTopicPartition("a.topic", 3)
-    return fetcher.PartitionRecords(name, raw, [], fetch_offset, key_deserializer, None, True, 0)
+    return PartitionRecords(name, raw, [], fetch_offset, None, None, True, 0)
 
 
-def test_our_consumers_get_our_records() -> None:
-    records = answer(0, _ours)
+def test_an_answer_becomes_our_records() -> None:
+    records = answer(0)
     assert list(records) == [
         Record("a.topic", 3, 0, 1_000, b"CS-1", b"first"),
         Record("a.topic", 3, 1, 2_000, None, None, (("name", b"content"),)),
@@ -43,19 +40,12 @@ def test_our_consumers_get_our_records() -> None:
 
 
 def test_records_before_the_position_are_left_out() -> None:
-    assert [record.offset for record in answer(1, _ours)] == [1]
+    assert [record.offset for record in answer(1)] == [1]
 
 
 def test_reading_goes_on_where_it_was_left() -> None:
-    records = answer(0, _ours)
+    records = answer(0)
     for record in records:
         assert record.offset == 0
         break
     assert [record.offset for record in records] == [1]
-
-
-def test_consumers_of_others_get_what_aiokafka_gives() -> None:
-    first, second = answer(0, None)
-    assert isinstance(first, ConsumerRecord)
-    assert (first.key, first.value, first.timestamp) == (b"CS-1", b"first", 1_000)
-    assert second.headers == (("name", b"content"),)
