@@ -30,9 +30,13 @@ from busbar.pricing.clock import zone_problem
 from busbar.pricing.engine import DEFAULT_OPTIONS, Options, Pricer
 from busbar.pricing.jsontext import serialize_json
 from busbar.pricing.problems import TariffError
+from busbar.pricing.tariff import changed_tariff
 from busbar.pricing.translate import to_tariff_type
 
 logger = logging.getLogger(__name__)
+
+Changes = tuple[tuple[str, int], ...]
+"""Tariffs and their versions, one after the other."""
 
 MAX_PRICERS = 1024
 """How many pricers are kept; each is some kilobytes and a millisecond to make."""
@@ -121,8 +125,8 @@ class TariffBook:
         self._assignments: dict[tuple[Scope, str], list[Assignment]] = {}
         self._connectors: dict[str, list[str]] = {}
         self._sites: dict[str, Site] = {}
-        self._pricers: dict[tuple[str, int, str], Pricer] = {}
-        self._tariff_types: dict[tuple[str, int], str | None] = {}
+        self._pricers: dict[tuple[str, int, str, Changes], Pricer] = {}
+        self._station_tariffs: dict[tuple[str, int], StationTariff] = {}
 
     @property
     def revision(self) -> int:
@@ -210,17 +214,38 @@ class TariffBook:
         """A version that was read."""
         return self._stored.get((tariff_id, version))
 
-    def pricer(self, tariff_id: str, version: int, time_zone: str) -> Pricer:
+    def tariff_version(self, tariff_id: str, version: int) -> TariffVersion | None:
+        """A version that was read; `None` if there is none that could be priced."""
+        stored = self._stored.get((tariff_id, version))
+        if stored is None:
+            return None
+        history = self._histories.get(tariff_id)
+        for known in history.versions if history else ():
+            if known.version == version:
+                return known
+        try:
+            tariff = read_tariff(stored.content)
+        except TariffError:
+            return None
+        return TariffVersion(tariff_id, version, stored.content, tariff, stored.valid_from_ms)
+
+    def pricer(self, tariff_id: str, version: int, time_zone: str, changes: Changes = ()) -> Pricer:
         """What prices sessions with this version at this wall clock.
 
+        Args:
+            changes: The versions that a session had after it, one after the other.
+
         Raises:
-            KeyError: The version was not read (`load`), or there is none.
+            KeyError: A version was not read (`load`), or there is none.
             ValueError: The zone is unknown, or the content cannot be priced (`TariffError`).
         """
-        key = (tariff_id, version, time_zone)
+        key = (tariff_id, version, time_zone, changes)
         pricer = self._pricers.pop(key, None)
         if pricer is None:
-            pricer = Pricer(read_tariff(self._stored[tariff_id, version].content), time_zone, self._options)
+            tariff = read_tariff(self._stored[tariff_id, version].content)
+            for following in changes:
+                tariff = changed_tariff(tariff, read_tariff(self._stored[following].content))
+            pricer = Pricer(tariff, time_zone, self._options)
             if len(self._pricers) >= self._max_pricers:
                 self._pricers.pop(next(iter(self._pricers)))
         self._pricers[key] = pricer  # the last in the order, and so the last to go
@@ -228,12 +253,17 @@ class TariffBook:
 
     def tariff_type(self, version: TariffVersion) -> str | None:
         """A version as a TariffType of OCPP 2.1, as JSON text; `None` if that would come to other prices."""
+        return self.station_tariff(version).text
+
+    def station_tariff(self, version: TariffVersion) -> StationTariff:
+        """A version as stations of OCPP 2.1 get it."""
         key = (version.tariff_id, version.version)
-        if key not in self._tariff_types:
-            if len(self._tariff_types) >= self._max_pricers:
-                self._tariff_types.clear()
-            self._tariff_types[key] = _tariff_type(version)
-        return self._tariff_types[key]
+        found = self._station_tariffs.get(key)
+        if found is None:
+            if len(self._station_tariffs) >= self._max_pricers:
+                self._station_tariffs.clear()
+            found = self._station_tariffs[key] = station_tariff(version)
+        return found
 
     def site(self, site_id: str | None) -> Site | None:
         """What is known of a site."""
@@ -293,11 +323,33 @@ def _history(tariff_id: str, stored: Iterable[StoredVersion]) -> TariffHistory:
     return history
 
 
-def _tariff_type(version: TariffVersion) -> str | None:
-    if not version.tariff.format.startswith("OCPI"):
-        return version.content
-    translation = to_tariff_type(version.tariff)
-    return serialize_json(translation.tariff) if translation.exact else None
+@dataclass(frozen=True, slots=True)
+class StationTariff:
+    """A version in the words of OCPP 2.1, under an id that no other content has."""
+
+    tariff_id: str
+    """The TariffType's `tariffId`."""
+    tariff: Mapping[str, Any] | None
+    """The TariffType; `None` if it would come to other prices."""
+    lost: str = ""
+    """What it has no words for."""
+    text: str | None = None
+    """The TariffType as JSON text."""
+
+
+def station_tariff(version: TariffVersion) -> StationTariff:
+    """Translate a version for stations of OCPP 2.1."""
+    tariff = version.tariff
+    tariff_id = f"{version.tariff_id[:43]}-{tariff.fingerprint}"
+    lost = ""
+    if tariff.format.startswith("OCPI"):
+        translation = to_tariff_type(tariff, tariff_id=tariff_id)
+        found, lost = translation.tariff, "; ".join(f"{f.path}: {f.reason}" for f in translation.findings if f.lossy)
+    else:
+        found = {**tariff.source, "tariffId": tariff_id}
+    if lost:
+        return StationTariff(tariff_id, None, lost)
+    return StationTariff(tariff_id, found, text=serialize_json(found))
 
 
 _NONE = Decision(None, None, ())

@@ -23,6 +23,7 @@ def command() -> None:
     busbar tariffs add tariff.json
     busbar tariffs assign day-and-night site berlin-7
     busbar tariffs assign day-and-night default
+    busbar tariffs change SESSION night-rate
     busbar tariffs list
 
     `busbar price` says what a session costs by a tariff before it is added.
@@ -139,6 +140,28 @@ def end(api: Api, assignment: str, at: str | None) -> None:
     click.echo(
         _assignment(json.loads(api.ask("POST", path, body=json.dumps({} if at is None else {"at": at}).encode())))
     )
+
+
+@command.command("change")
+@click.argument("session")
+@click.argument("tariff")
+@click.option("--version", type=click.IntRange(1), help="The one of now unless given.")
+@click.option("--wait", default=10.0, show_default=True, type=click.FloatRange(0, 300), help="Seconds for the outcome.")
+@api_options
+def change(api: Api, session: str, tariff: str, version: int | None, wait: float) -> None:
+    """Give SESSION, which goes on, TARIFF from now on. What was used until now keeps its price.
+
+    SESSION is the `session_id` of a transaction. A station of OCPP 2.1 that prices it itself is told, and has the last
+    word.
+    """
+    body = {"tariff_id": tariff} | ({} if version is None else {"version": version})
+    path = f"/v1/transactions/{quote(session, safe='')}/tariff"
+    row = json.loads(api.ask("POST", path, {"wait": wait}, body=json.dumps(body).encode()))
+    told = {
+        "applied": f"from {row.get('applies_from')} on",
+        "asked": f"waits for the station: command {row.get('command_id')}",
+    }.get(row["status"], f"not known yet: GET {path}-changes")
+    click.echo(f"{row['tariff_id']} version {row['version']} for {row['session_id']}: {row['status']}, {told}")
 
 
 def _assignment(row: dict[str, Any]) -> str:

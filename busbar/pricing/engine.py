@@ -29,6 +29,7 @@ LARGEST_WH = 10**12
 # Members of enumerations are slow to look up, and these are looked at for every fact.
 _NEW, _RESERVED, _RUNNING, _ENDED = Phase
 _CHARGING, _SAMPLED, _END = ChargingState.CHARGING, FactKind.SAMPLED, FactKind.ENDED
+_CHANGED = FactKind.TARIFF_CHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Pricer:
     """Prices sessions by one tariff at one location. Holds no session; one serves them all.
 
     Args:
-        tariff: As frozen at the start of the session.
+        tariff: As frozen at the start of the session. One that a session has after a change (`changed_tariff`) prices
+            it from its begin; `tariff_changed` facts lead from one tariff to the next.
         time_zone: The location's IANA zone. `ValueError` if it is unknown.
         options: What a contract or a site wants otherwise.
     """
@@ -65,6 +67,7 @@ class Pricer:
         self.options = options
         self._longest_ms = options.longest_days * MS_PER_DAY
         self._before = None if tariff.before is None else Pricer(tariff.before, time_zone, options)
+        self._chain: tuple[Pricer, ...] = (self,) if self._before is None else (*self._before._chain, self)
         self._fold: SessionFold = SessionFold(
             tariff,
             local_clock(time_zone),
@@ -78,10 +81,8 @@ class Pricer:
         }
 
     def begin(self) -> SessionState:
-        """A session of which nothing is known yet. One whose tariff is changed begins before that: see `change`."""
-        if self._before is not None:
-            raise ValueError("a session begins with the tariff that it has before any change")
-        return new_state(self.tariff.fingerprint)
+        """A session of which nothing is known yet. It begins with the first of its tariffs."""
+        return new_state(self._chain[0].tariff.fingerprint)
 
     def change(self, state: SessionState, at_ms: int, tariff: Tariff) -> tuple[Pricer, SessionState]:
         """Change the tariff of a session that goes on: until then it is priced as before, from then on with the other.
@@ -100,23 +101,26 @@ class Pricer:
 
         Raises:
             TariffError: The currency would change (I11.FR.05), or prices before tax and after tax would mix.
-            ValueError: The state is another pricer's, or the session has not begun or is over.
+            ValueError: The state is another pricer's or of an earlier tariff, or the session has not begun or is over.
         """
-        self._check(state)
+        if self._of(state) is not self:
+            raise ValueError("a change of the session's tariff is known and has not been priced yet")
         if state.phase is not _RUNNING:
             raise ValueError("only the tariff of a session that goes on can be changed")
         pricer = Pricer(changed_tariff(self.tariff, tariff), self.time_zone, self.options)
-        session = self.advance(state, sampled(at_ms))
-        session.changes = (*session.changes, session.until_ms)
-        session.fingerprint = pricer.tariff.fingerprint
+        session = state.copy()
+        self._hand_over(session, at_ms, pricer)
         return pricer, session
+
+    def _hand_over(self, session: SessionState, at_ms: int, to: Pricer) -> None:
+        self._apply(session, sampled(at_ms))
+        session.changes = (*session.changes, session.until_ms)
+        session.fingerprint = to.tariff.fingerprint
 
     def price(self, facts: Iterable[Fact]) -> Bill:
         """The bill of a whole session."""
         session = self.begin()
-        for fact in facts:
-            self._apply(session, fact)
-        return self._finish(session, ())
+        return self._advance(self._chain[0], session, facts)._finish(session, ())
 
     def advance(self, state: SessionState, fact: Fact) -> SessionState:
         """The session after one more fact. The state that is given stays as it is.
@@ -126,29 +130,39 @@ class Pricer:
         Raises:
             ValueError: The state belongs to another tariff.
         """
-        self._check(state)
         session = state.copy()
-        self._apply(session, fact)
+        self._advance(self._of(state), session, (fact,))
         return session
 
     def advance_all(self, state: SessionState, facts: Iterable[Fact]) -> SessionState:
         """The session after more facts: as `advance` for each of them, with less effort."""
-        self._check(state)
         session = state.copy()
-        for fact in facts:
-            self._apply(session, fact)
+        self._advance(self._of(state), session, facts)
         return session
+
+    def _advance(self, pricer: Pricer, session: SessionState, facts: Iterable[Fact]) -> Pricer:
+        """Apply facts to a session that stands where one of the chain prices it; returns which one does then."""
+        for fact in facts:
+            if fact.kind is not _CHANGED:
+                pricer._apply(session, fact)
+            elif session.phase is _RUNNING and len(session.changes) + 1 < len(self._chain):
+                following = self._chain[len(session.changes) + 1]
+                pricer._hand_over(session, fact.at_ms, following)
+                pricer = following
+            else:
+                session.add_note(Note.IGNORED)
+        return pricer
 
     def cost(self, state: SessionState) -> Cost:
         """What it costs so far. Never more than the final cost, as long as no price is negative.
 
         Minimum price and step sizes are left to the end; the maximum caps it.
         """
-        self._check(state)
-        if state.pending and self._fold.time_stands_alone:
+        pricer = self._of(state)
+        if state.pending and pricer._fold.time_stands_alone:
             state = state.copy()
-            self._fold.settle(state, state.pending, 0)
-        return running_cost(self.tariff, state, self.options.rounding)
+            pricer._fold.settle(state, state.pending, 0)
+        return running_cost(pricer.tariff, state, self.options.rounding)
 
     def finish(self, state: SessionState, detached: Sequence[Period] = ()) -> Bill:
         """The bill: final if the session has ended, else as if it ended with the last fact.
@@ -157,14 +171,20 @@ class Pricer:
             state: The session.
             detached: All periods that were taken out of its states, in order.
         """
-        self._check(state)
+        pricer = self._of(state)
         if len(detached) != state.detached:
             raise ValueError(f"{state.detached} periods were taken out and {len(detached)} are given back")
-        return self._finish(state.copy(), detached)
+        return pricer._finish(state.copy(), detached)
 
-    def _check(self, state: SessionState) -> None:
-        if state.fingerprint != self.tariff.fingerprint:
-            raise ValueError(f"this session is priced by tariff {state.fingerprint}, not {self.tariff.fingerprint}")
+    def _of(self, state: SessionState) -> Pricer:
+        """Who prices a session where it stands: this one, or one of those before it."""
+        fingerprint = state.fingerprint
+        if fingerprint == self.tariff.fingerprint:
+            return self
+        for pricer in self._chain:
+            if pricer.tariff.fingerprint == fingerprint:
+                return pricer
+        raise ValueError(f"this session is priced by tariff {fingerprint}, not {self.tariff.fingerprint}")
 
     def _finish(self, session: SessionState, detached: Sequence[Period]) -> Bill:
         fold = self._fold

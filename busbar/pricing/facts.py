@@ -27,6 +27,8 @@ class FactKind(StrEnum):
     """Ends a reservation, if there is one."""
     SAMPLED = "sampled"
     """A meter value, a change of the charging state, both, or only the time."""
+    TARIFF_CHANGED = "tariff_changed"
+    """From this instant on the session has the next one of its tariffs."""
     ENDED = "ended"
 
 
@@ -63,6 +65,11 @@ def sampled(
 ) -> Fact:
     """A meter value or a change of the charging state."""
     return Fact(FactKind.SAMPLED, at_ms, register_wh, state, power_w, current_a)
+
+
+def tariff_changed(at_ms: int) -> Fact:
+    """The next tariff begins. What comes with its instant comes before it."""
+    return Fact(FactKind.TARIFF_CHANGED, at_ms)
 
 
 def ended(at_ms: int, register_wh: Decimal | int | None = None) -> Fact:

@@ -13,12 +13,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from busbar.pricing.facts import ChargingState, Fact, FactKind
 from busbar.pricing.money import decimal_of
+
+if TYPE_CHECKING:
+    from busbar.pricing.engine import Pricer
+    from busbar.pricing.state import SessionState
 
 Observation = tuple[int, int, int | None, int | None, int | None, str]
 """(at, order, register, power, current, charging state): Unix milliseconds; the seqNo of its event, or the number of
@@ -32,6 +36,12 @@ Point = tuple[int, int | None, int | None, int | None]
 MICRO = 1_000_000
 _STATES: dict[str, ChargingState] = {state.value: state for state in ChargingState}
 _STARTED, _SAMPLED, _ENDED = FactKind.STARTED, FactKind.SAMPLED, FactKind.ENDED
+_CHANGED = FactKind.TARIFF_CHANGED
+_AFTER_ALL = 1 << 41
+"""The order of a change of the tariff: behind everything else of its instant."""
+
+TariffChange = tuple[int, str, int]
+"""(at, tariff, version): Unix milliseconds, and the tariff from then on."""
 
 
 class Frame(NamedTuple):
@@ -46,6 +56,19 @@ class Frame(NamedTuple):
     begin_uwh: int | None
     """The register at the begin."""
     end_uwh: int | None
+    changes: tuple[TariffChange, ...] = ()
+    """Of the session's tariff, in order. One that came after the session was over is none."""
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Frame:
+        """Read what JSON made of one."""
+        frame = cls(*values)
+        return frame._replace(changes=tariff_changes(frame.changes)) if frame.changes else frame
+
+
+def tariff_changes(values: Iterable[Sequence[Any]]) -> tuple[TariffChange, ...]:
+    """Changes of a tariff as JSON made lists of them."""
+    return tuple((at_ms, tariff_id, version) for at_ms, tariff_id, version in values)
 
 
 def observe(at_ms: int, order: int, state: str, points: Sequence[Point]) -> list[Observation]:
@@ -80,7 +103,7 @@ class Feed:
     Energy is counted from 0 at the begin of the session: a register becomes what it is above `base_uwh`.
     """
 
-    __slots__ = ("at_ms", "base_uwh", "begin_uwh", "energy_uwh", "exact", "first_ms", "order", "start_ms")
+    __slots__ = ("at_ms", "base_uwh", "begin_uwh", "changed", "energy_uwh", "exact", "first_ms", "order", "start_ms")
 
     def __init__(self) -> None:
         self.start_ms: int | None = None
@@ -98,6 +121,8 @@ class Feed:
         """The first register's instant."""
         self.exact = True
         """Whether the facts so far are those that `replay` would make of the same events."""
+        self.changed = 0
+        """How many changes of the tariff are among the facts."""
 
     def copy(self) -> Feed:
         other = Feed.__new__(Feed)
@@ -107,12 +132,12 @@ class Feed:
 
     def to_list(self) -> list[Any]:
         """A form that JSON can hold and `from_list` reads."""
-        return [getattr(self, name) for name in Feed.__slots__]
+        return [getattr(self, name) for name in _STORED]
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Feed:
-        feed = cls.__new__(cls)
-        for name, value in zip(Feed.__slots__, values, strict=True):
+        feed = cls()
+        for name, value in zip(_STORED, values, strict=False):  # the last one was not stored always
             setattr(feed, name, value)
         return feed
 
@@ -129,6 +154,9 @@ class Feed:
         elif start_ms is not None and start_ms != self.start_ms:
             self.exact = False
             return facts
+        if self.changed != len(frame.changes) and self._effective(frame, self.changed) < self.at_ms:
+            self.exact = False  # what came after the change has been taken as before it
+            return facts
         ended_ms = frame.ended_ms
         for observation in observations:
             at_ms, order, register = observation[:3]
@@ -137,6 +165,8 @@ class Feed:
                 return facts
             if ended_ms is not None and at_ms > ended_ms:
                 continue
+            if self.changed != len(frame.changes):
+                self._change(frame, at_ms, facts)
             self.at_ms, self.order = at_ms, order
             if register is not None and not self._climb(frame, at_ms, register):
                 self.exact = False
@@ -147,11 +177,11 @@ class Feed:
             self.exact = False
         return facts
 
-    def end(self, frame: Frame) -> Fact | None:
-        """The fact that ends the session; `None` if what was taken does not lead up to it."""
+    def end(self, frame: Frame) -> list[Fact] | None:
+        """The facts that end the session; `None` if what was taken does not lead up to them."""
         if not self.exact or self.start_ms is None or frame.ended_ms is None or frame.ended_ms < self.at_ms:
             return None
-        return _end(frame)
+        return [*self._last_changes(frame, frame.ended_ms), _end(frame)]
 
     @classmethod
     def replay(cls, frame: Frame, observations: Iterable[Observation]) -> tuple[Feed, list[Fact]]:
@@ -173,13 +203,15 @@ class Feed:
             at_ms, order, register = observation[:3]
             if frame.ended_ms is not None and at_ms > frame.ended_ms:
                 continue
+            feed._change(frame, at_ms, facts)
             feed.at_ms, feed.order = at_ms, order
             if register is not None:
                 feed._climb(frame, at_ms, register, fell=fell)
                 feed.energy_uwh = min(feed.energy_uwh, energy_uwh)
             facts.append(feed._fact(observation))
         if frame.ended_ms is not None:
-            facts.append(_end(frame, max(frame.ended_ms, feed.start_ms or 0)))
+            ended_ms = max(frame.ended_ms, feed.start_ms or 0)
+            facts += [*feed._last_changes(frame, ended_ms), _end(frame, ended_ms)]
         # What was left out now may fit beside what comes later.
         feed.exact = frame.started_ms is not None and not fell and not left_out
         return feed, facts
@@ -214,6 +246,28 @@ class Feed:
         facts.append(Fact(_STARTED, start_ms, 0, state, None, _si(current)))
         return observations[place:]
 
+    def _effective(self, frame: Frame, place: int) -> int:
+        """From when on a change holds: not from before the session."""
+        return max(frame.changes[place][0], self.start_ms or 0)
+
+    def _change(self, frame: Frame, before_ms: int, facts: list[Fact]) -> None:
+        """Make the facts of the changes of the tariff that lie before an instant.
+
+        They wait for it: what is still to come of a session may lie before a change that is known already.
+        """
+        while self.changed < len(frame.changes):
+            at_ms = self._effective(frame, self.changed)
+            if at_ms >= before_ms:
+                return
+            facts.append(Fact(_CHANGED, at_ms))
+            self.changed += 1
+            self.at_ms, self.order = at_ms, _AFTER_ALL
+
+    def _last_changes(self, frame: Frame, ended_ms: int) -> list[Fact]:
+        """The changes that nothing but the end follows."""
+        places = range(self.changed, len(frame.changes))
+        return [Fact(_CHANGED, at_ms) for place in places if (at_ms := self._effective(frame, place)) <= ended_ms]
+
     def _climb(self, frame: Frame, at_ms: int, register: int, *, fell: bool = False) -> bool:
         """Count up to a register; `False` if it is below the last one or the first, which then still stand."""
         if self.base_uwh is None:
@@ -237,6 +291,16 @@ class Feed:
         if register is not None:  # then power is not looked at
             return Fact(_SAMPLED, at_ms, _si(self.energy_uwh), state, None, _si(current))
         return Fact(_SAMPLED, at_ms, None, state, _si(power), _si(current))
+
+
+_STORED = ("at_ms", "base_uwh", "begin_uwh", "energy_uwh", "exact", "first_ms", "order", "start_ms", "changed")
+
+
+def with_changes(pricer: Pricer, state: SessionState, changes: Sequence[TariffChange]) -> SessionState:
+    """A session that goes on with the tariff that holds now, although nothing of it has followed the last changes."""
+    if len(state.changes) == len(changes):
+        return state
+    return pricer.advance_all(state, [Fact(_CHANGED, change[0]) for change in changes[len(state.changes) :]])
 
 
 def dump_observations(observations: Sequence[Observation]) -> bytes:

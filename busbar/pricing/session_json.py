@@ -90,6 +90,10 @@ class _Period:
         return sum(told, Decimal(0)) / len(told) if told else None
 
 
+_KINDS = [kind for kind in FactKind if kind is not FactKind.TARIFF_CHANGED]
+"""A session that is described has one tariff."""
+
+
 class _SessionReader(Reader):
     def number(
         self, parent: Mapping[str, Any], key: str, path: str, *, required: bool = False, signed: bool = False
@@ -106,7 +110,7 @@ class _SessionReader(Reader):
         for name in item:
             if name not in _FACT_KEYS:
                 self.fail(f"{path}.{name}", f"is none of {', '.join(sorted(_FACT_KEYS))}")
-        kind, at_ms = self.choice(item, "kind", path, list(FactKind)), self.instant(item, "at", path)
+        kind, at_ms = self.choice(item, "kind", path, _KINDS), self.instant(item, "at", path)
         for name in ("kind", "at"):
             if item.get(name) is None:
                 self.fail(f"{path}.{name}", "is missing")

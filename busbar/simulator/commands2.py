@@ -111,8 +111,13 @@ class Commands2:
             "UnpublishFirmware": not_supported("only a local controller publishes firmware"),
             "UpdateFirmware": self.update_firmware,
         }
-        if station.version is Version.V21:
-            self.table = {**self.table, **Commands21(station).table}
+        self._of_21 = Commands21(station) if station.version is Version.V21 else None
+        if self._of_21 is not None:
+            self.table = {**self.table, **self._of_21.table}
+
+    def default_tariff(self, evse_id: int) -> Payload | None:
+        """What sessions of an EVSE begin with, if that was set. 2.1 only."""
+        return None if self._of_21 is None else self._of_21.default_tariff(evse_id)
 
     # Transactions and outlets
 

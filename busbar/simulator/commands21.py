@@ -98,8 +98,21 @@ class Commands21:
         return {"clearTariffsResult": results or [{"status": "NoTariff"}]}
 
     def change_transaction_tariff(self, payload: Payload, now: float) -> Payload:
-        """Spec: OCPP 2.1 I11."""
-        return ACCEPTED if self._is_running(payload["transactionId"]) else {"status": "TxNotFound"}
+        """Spec: OCPP 2.1 I11: the event that tells of it says which tariff is used from then on."""
+        for outlet in self._station.outlets:
+            transaction = outlet.transaction
+            if transaction is not None and transaction.transaction_id == payload["transactionId"]:
+                tariff = payload["tariff"]
+                if transaction.tariff is not None and transaction.tariff["currency"] != tariff["currency"]:
+                    return {"status": "NoCurrencyChange"}
+                transaction.tariff = tariff
+                self._station.tell_tariff(outlet, transaction, now)
+                return ACCEPTED
+        return {"status": "TxNotFound"}
+
+    def default_tariff(self, evse_id: int) -> Payload | None:
+        """What sessions of an EVSE begin with, if that was set."""
+        return self._tariffs.get(evse_id)
 
     # Distributed energy resources
 

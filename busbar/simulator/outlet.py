@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from busbar.simulator.agenda import Action, Agenda
 from busbar.simulator.battery import Charge
@@ -63,6 +63,8 @@ class Transaction:
     """2.x: of the next event."""
     evse_told: bool = False
     """2.x: the EVSE is told once in a transaction."""
+    tariff: dict[str, Any] | None = None
+    """2.1: the TariffType that it is priced with, if the station was told one."""
 
 
 class Teller(Protocol):

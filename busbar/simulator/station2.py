@@ -78,6 +78,8 @@ class Station201(Station):
 
         self.tally.sessions_started += 1
         self._transactions += 1
+        if self._commands is not None:
+            transaction.tariff = self._commands.default_tariff(outlet.number)
         # Of the start of this run as well: a run with the same seed a day later has other transactions.
         name = f"{self.settings.seed}/{self.station_id}/{self.started_at}/{self._transactions}"
         transaction.transaction_id = str(uuid5(NAMESPACE_URL, name))
@@ -93,6 +95,11 @@ class Station201(Station):
 
     def tell_state(self, outlet: Outlet, transaction: Transaction, now: float) -> None:
         event = self.event(outlet, transaction, "Updated", "ChargingStateChanged", now, None)
+        self.link.call("TransactionEvent", event, durable=True)
+
+    def tell_tariff(self, outlet: Outlet, transaction: Transaction, now: float) -> None:
+        """Spec: OCPP 2.1 I11.FR.07."""
+        event = self.event(outlet, transaction, "Updated", "TariffChanged", now, "Other")
         self.link.call("TransactionEvent", event, durable=True)
 
     def tell_stop(self, outlet: Outlet, transaction: Transaction, cause: StopCause, now: float) -> None:
@@ -124,6 +131,8 @@ class Station201(Station):
         }
         if transaction.remote_start_id is not None and event_type == "Started":
             info["remoteStartId"] = transaction.remote_start_id
+        if transaction.tariff is not None and (event_type == "Started" or trigger == "TariffChanged"):
+            info["tariffId"] = transaction.tariff["tariffId"]
         event: Payload = {
             "eventType": event_type,
             "timestamp": timestamp(at),

@@ -28,7 +28,7 @@ from services.api.command_route import CommandRoute
 from services.api.config import ApiConfig
 from services.api.context import Api, api_of
 from services.api.directory import StationDirectory
-from services.api.gateway import COMMANDS, EVENTS, CommandGateway
+from services.api.gateway import COMMANDS, EVENTS, TARIFF_CHANGES, CommandGateway
 from services.api.lag import LogEnds
 from services.api.middleware import RequestGate
 from services.api.reading import JsonResponse
@@ -143,7 +143,7 @@ async def _connected(config: ApiConfig) -> asyncpg.Pool[Any]:
 async def opened_gateway(config: ApiConfig, pool: asyncpg.Pool[Any]) -> AsyncIterator[CommandGateway]:
     """A gateway that reads command events from now on. Waits for Kafka as long as it takes."""
     producer = KafkaProducer(config.bootstrap_servers, flush_interval_seconds=0, client_id="busbar-api")
-    await producer.start([COMMANDS, EVENTS, "csms.outbound"])
+    await producer.start([COMMANDS, EVENTS, TARIFF_CHANGES, "csms.outbound"])
     try:
         async with KafkaConsumer(config.bootstrap_servers, client_id="busbar-api") as consumer:
             gateway = CommandGateway(producer, consumer, pool, max_waiting=config.max_waiting)

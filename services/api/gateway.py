@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 COMMANDS = "csms.commands"
 EVENTS = "csms.command-events"
+TARIFF_CHANGES = "csms.tariff-changes"
 
 _TERMINAL = frozenset({"answered", "error", "timeout", "offline", "disconnected", "rejected"})
 _ACK_SECONDS = 10.0
@@ -55,6 +56,21 @@ class NewCommand:
     deadline_at_ms: int
     priority: int
     park: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NewTariffChange:
+    """Another tariff for a session that goes on, as it goes to the sessions service."""
+
+    change_id: str
+    station_id: str
+    session_id: str
+    transaction_id: str
+    tariff_id: str
+    tariff_version: int
+    requested_by: str
+    requested_at: int
+    """Unix milliseconds."""
 
 
 @dataclass(slots=True)
@@ -129,6 +145,11 @@ class CommandGateway:
         began = self._monotonic()
         await self._append(COMMANDS, command.station_id, value, command.requested_at_ms, command.command_id)
         metrics.COMMAND_ACK_SECONDS.observe(self._monotonic() - began)
+
+    async def change_tariff(self, change: NewTariffChange) -> None:
+        """Hand a change to Kafka and wait until it is durable. Raises `Problem` as `submit` does."""
+        value = encode("csms.TariffChange", {name: getattr(change, name) for name in NewTariffChange.__slots__})
+        await self._append(TARIFF_CHANGES, change.station_id, value, change.requested_at, change.change_id)
 
     async def close_connection(
         self, station_id: str, edge_partition: int, connection_id: str, reason: str, now_ms: int

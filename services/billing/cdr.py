@@ -51,7 +51,8 @@ def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site 
         "auth_method": _auth_method(charge),
         "signed_data": signed_data(charge),
     }
-    told = (explanation, serialize_json(said), frame.rung, head.tariff_id, str(head.tariff_version))
+    told = [explanation, serialize_json(said), frame.rung, head.tariff_id, str(head.tariff_version)]
+    told += [f"{at_ms} {tariff_id} {version}" for at_ms, tariff_id, version in frame.changes]
     digest = hashlib.sha256("\n".join(told).encode("utf-8", "replace")).hexdigest()[:32]
     identity = cdr_id(head.session_id, number)
     document: dict[str, Any] = {

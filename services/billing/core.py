@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from busbar.pricing.bill import Bill
 from busbar.pricing.engine import Pricer
-from busbar.pricing.session_facts import Feed
+from busbar.pricing.session_facts import Feed, with_changes
+from busbar.pricing.state import SessionState
 from busbar.records import Result
 from services.billing import metrics
 from services.billing.cdr import cdr_result, credit_of, make_cdr
@@ -82,6 +83,8 @@ def look(state: State, event: Look) -> list[Result]:
 def take(charge: Charge, event: Event) -> None:
     """Note what an event tells, and price nothing yet."""
     frame, observations = event.frame, event.observations
+    if charge.display is not None and len(frame.changes) != len(charge.frame.changes):
+        charge.display.calm_until_ms = 0
     charge.sequence, charge.head, charge.frame = event.sequence, event.head, frame
     charge.state, charge.final, charge.flags = event.state, event.final, event.flags
     charge.received_ms = event.received_ms
@@ -154,8 +157,7 @@ def price_so_far(state: State, charge: Charge) -> None:
             pricer = _pricer(state, charge)
             if not _catch_up(charge, pricer):
                 return
-            assert charge.price is not None
-            cost = pricer.cost(charge.price)
+            cost = pricer.cost(_as_known(charge, pricer))
     except CannotPriceError as error:
         charge.reason = str(error)
         return
@@ -180,6 +182,12 @@ def _catch_up(charge: Charge, pricer: Pricer) -> bool:
             charge.feed = feed
     charge.waiting, charge.priced_by = [], charge.head.tariff
     return True
+
+
+def _as_known(charge: Charge, pricer: Pricer) -> SessionState:
+    """All that is known, priced, with the tariff that holds now."""
+    assert charge.price is not None
+    return with_changes(pricer, charge.price, charge.frame.changes)
 
 
 def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bool = False) -> list[Result]:
@@ -207,7 +215,8 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
         if not _catch_up(charge, pricer) or charge.price is None:
             return []
         telling = state.policy.telling
-        told = tell_running(display, subject(charge), charge.price, at_ms, mode, telling, pricer, answered=answered)
+        price = _as_known(charge, pricer)
+        told = tell_running(display, subject(charge), price, at_ms, mode, telling, pricer, answered=answered)
     except CannotPriceError as error:
         charge.reason = str(error)
         return []
@@ -324,7 +333,7 @@ def _bill(state: State, charge: Charge) -> tuple[Bill, Feed]:
     if end is not None:
         _catch_up(charge, pricer)
         assert charge.price is not None
-        return pricer.finish(pricer.advance(charge.price, end)), charge.feed
+        return pricer.finish(pricer.advance_all(charge.price, end)), charge.feed
     observations = charge.observations
     if observations is None:
         raise RuntimeError("its observations have not been loaded")
@@ -336,9 +345,12 @@ def _pricer(state: State, charge: Charge) -> Pricer:
     tariff_id, version, time_zone = charge.head.tariff
     if not tariff_id:
         raise CannotPriceError(NO_TARIFF)
+    changes = tuple([change[1:] for change in charge.frame.changes])
     try:
-        return state.book.pricer(tariff_id, version, time_zone)
-    except KeyError:
+        return state.book.pricer(tariff_id, version, time_zone, changes)
+    except KeyError as error:
+        if changes and error.args and error.args[0] != (tariff_id, version):
+            tariff_id, version = error.args[0]
         raise CannotPriceError(f"version {version} of its tariff {tariff_id} does not exist") from None
     except ValueError as error:
         raise CannotPriceError(f"version {version} of its tariff {tariff_id}: {error}"[:500]) from error

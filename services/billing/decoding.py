@@ -157,7 +157,7 @@ def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> E
         )
         for point in tail["points"]
     ]
-    signed = tail["signed_values"]
+    signed, changes = tail["signed_values"], tail.get("tariff_changes")
     return Event(
         head,
         partition,
@@ -176,6 +176,7 @@ def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> E
             tail["energy_rung"],
             None if begin is None else _uwh(begin),
             None if end is None else _uwh(end),
+            tuple([(each["at"], each["tariff_id"], each["tariff_version"]) for each in changes]) if changes else (),
         ),
         observe(at_ms, sequence if order is None else order, tail["charging_state"], points),
         [_signed(value) for value in signed] if signed else [],

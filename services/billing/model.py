@@ -293,7 +293,7 @@ def load_charge(raw: bytes) -> Charge:
         sequence=sequence,
         state=state,
         final=final,
-        frame=Frame(*frame),
+        frame=Frame.from_list(frame),
         flags=flags,
         received_ms=received_ms,
         offline=offline,

@@ -174,16 +174,17 @@ class BillingProcessor:
             for session_id, events in sessions.items():
                 found = partition.charges.get(session_id)
                 tariffs |= {event.head.tariff[:2] for event in events if event.head.tariff_id}
+                tariffs |= {change[1:] for event in events for change in event.frame.changes}
                 if found is not None:
                     unplugged = not events  # nothing is heard of it but that
-                    tariffs |= {found.head.tariff[:2]} if unplugged else set()
+                    tariffs |= tariffs_of(found) if unplugged else set()
                     is_needed = needs_facts(found, events) or (few and found.written < _MANY and _is_inexact(found))
                     if is_needed or (unplugged and found.written and found.loaded is None):
                         whole.append(found)
                     if found.cdr_id and found.standing is None:
                         recorded.append(found)
             for charge in due_charges(partition, self._policy.journal_batches):
-                tariffs.add(charge.head.tariff[:2])
+                tariffs |= tariffs_of(charge)
                 if _is_inexact(charge):
                     whole.append(charge)
         await load_facts(connection, whole)
@@ -251,6 +252,11 @@ def take_again(charge: Charge, event: Event) -> None:
         charge.sequence = event.sequence
     else:
         take(charge, event)
+
+
+def tariffs_of(charge: Charge) -> set[tuple[str, int]]:
+    """Everything that a session is or was priced with."""
+    return {charge.head.tariff[:2], *(change[1:] for change in charge.frame.changes)}
 
 
 def _is_inexact(charge: Charge) -> bool:

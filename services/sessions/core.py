@@ -19,12 +19,14 @@ from services.sessions.decoding import (
     SessionDue,
     Start,
     Stop,
+    TariffRequest,
     TransactionEvent,
 )
 from services.sessions.events import reservation_event
 from services.sessions.model import ReservationRow, State
 from services.sessions.pricing import driver_tariff
 from services.sessions.steps import answer, check_token, enter, expire
+from services.sessions.tariff_changes import fold_tariff_request
 from services.sessions.tokens import ACCEPTED, Authorization
 from services.sessions.transactions_2x import fold_transaction_event
 from services.sessions.transactions_16 import fold_meter_values, fold_start, fold_stop
@@ -96,4 +98,5 @@ _FOLDS: dict[type[Any], Callable[[State, Any], list[Result]]] = {
     TransactionEvent: fold_transaction_event,
     ReservationUpdate: fold_reservation,
     SessionDue: fold_due,
+    TariffRequest: fold_tariff_request,
 }

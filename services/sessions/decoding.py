@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import pack
@@ -130,12 +130,40 @@ class SessionDue:
     now_ms: int
 
 
-Event = Authorize | Start | Stop | Meter | TransactionEvent | ReservationUpdate | SessionDue
+@dataclass(slots=True)
+class TariffRequest:
+    """Somebody wants another tariff for a session that goes on: a record of `csms.tariff-changes`."""
+
+    change_id: str
+    station_id: str
+    session_id: str
+    transaction_id: str
+    tariff_id: str
+    version: int
+    requested_by: str
+    requested_ms: int
+
+
+Event = Authorize | Start | Stop | Meter | TransactionEvent | ReservationUpdate | SessionDue | TariffRequest
 
 
 def event_of(call: StationCall) -> Event:
     """The event that a CALL is. Raises `KeyError` for an action that sessions does not own."""
     return _READERS[(call.version.is_v2, call.action)](call)
+
+
+def tariff_request_of(value: Mapping[str, Any]) -> TariffRequest:
+    """The event that a `csms.TariffChange` is."""
+    return TariffRequest(
+        value["change_id"],
+        value["station_id"],
+        value["session_id"],
+        value["transaction_id"],
+        value["tariff_id"],
+        value["tariff_version"],
+        value["requested_by"],
+        value["requested_at"],
+    )
 
 
 def is_known_id(transaction_id: str) -> bool:

@@ -69,11 +69,23 @@ def reservation_event(station: StationState, call: StationCall, reservation_id: 
 
 def transaction_status_command(session: Session, at_ms: int, timeout_ms: int) -> Result:
     """GetTransactionStatus: whether the station still holds events of it. Spec: OCPP 2.0.1 Part 2 E14."""
+    command_id = make_uuid(session.session_id, "GetTransactionStatus")
+    return _command(session, command_id, "GetTransactionStatus", "{}", at_ms, timeout_ms)
+
+
+def change_tariff_command(session: Session, command_id: str, tariff: str, at_ms: int, timeout_ms: int) -> Result:
+    """ChangeTransactionTariff to a TariffType, which is JSON text. Spec: OCPP 2.1 I11."""
+    return _command(session, command_id, "ChangeTransactionTariff", f'{{"tariff":{tariff}}}', at_ms, timeout_ms)
+
+
+def _command(session: Session, command_id: str, action: str, payload: str, at_ms: int, timeout_ms: int) -> Result:
+    """A command about a session's transaction, which is added to the payload: the text of a JSON object."""
+    transaction_id = orjson.dumps(session.transaction_id).decode()
     value = {
-        "command_id": make_uuid(session.session_id, "GetTransactionStatus"),
+        "command_id": command_id,
         "station_id": session.station_id,
-        "action": "GetTransactionStatus",
-        "payload": orjson.dumps({"transactionId": session.transaction_id}).decode(),
+        "action": action,
+        "payload": f'{{"transactionId":{transaction_id}{"," if payload[1:-1] else ""}{payload[1:]}',
         "requested_by": SERVICE,
         "requested_at": at_ms,
         "deadline_at": at_ms + timeout_ms,

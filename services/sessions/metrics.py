@@ -30,6 +30,11 @@ TARIFFS = Counter(
     "Sessions whose tariff was chosen, that have none, and whose cost cannot be told while they go on",
     ["outcome"],
 )
+TARIFF_CHANGES = Counter(
+    "csms_sessions_tariff_changes_total",
+    "Other tariffs wanted for sessions that go on, by what became of it",
+    ["status"],
+)
 METER_SAMPLES = Counter("csms_sessions_meter_samples_total", "Sampled values stored")
 
 _BY_NAME = {
@@ -39,6 +44,7 @@ _BY_NAME = {
     "watchdog": WATCHDOG,
     "unattributed_uwh": UNATTRIBUTED,
     "tariffs": TARIFFS,
+    "tariff_changes": TARIFF_CHANGES,
 }
 _children: dict[tuple[str, str], Counter] = {}
 

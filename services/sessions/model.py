@@ -11,6 +11,7 @@ from uuid import UUID
 
 import orjson
 
+from busbar.pricing.session_facts import TariffChange, tariff_changes
 from busbar.tariffs import TariffBook
 from services.sessions.clock import Clock, Moment
 from services.sessions.continuity import Continuity
@@ -134,6 +135,11 @@ class Session:
     """Whether its tariff has been looked for."""
     price_memory: list[Any] | None = None
     """`price`, as it is stored."""
+    tariff_changes: tuple[TariffChange, ...] = ()
+    """Of `price_tariff_id`, in order."""
+    tariff_requests: list[list[Any]] = field(default_factory=list)
+    """Changes that the station was asked for and has not confirmed: the id, the station's name for the tariff, tariff
+    and version, who asked and when."""
     energy: Energy = field(default_factory=Energy)
 
     # Of this process only, not stored.
@@ -324,6 +330,25 @@ class ReservationRow:
     received_ms: int
 
 
+@dataclass(slots=True)
+class TariffChangeRow:
+    """A row of `sessions.tariff_changes`."""
+
+    change_id: str
+    session_id: str
+    station_id: str
+    tariff_id: str
+    version: int
+    status: str
+    """applied, asked (the station was, and has not said that it uses the tariff) or refused."""
+    requested_by: str
+    requested_ms: int
+    at_ms: int | None = None
+    """From when on it holds."""
+    command_id: str | None = None
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the fold decides by, from the service's settings."""
@@ -367,6 +392,7 @@ class State:
     signed: list[SignedRow] = field(default_factory=list)
     authorizations: list[AuthorizationRow] = field(default_factory=list)
     reservations: list[ReservationRow] = field(default_factory=list)
+    tariff_changes: list[TariffChangeRow] = field(default_factory=list)
     shapes: dict[int, Shape] = field(default_factory=dict)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     """What happened how often, for the metrics."""
@@ -416,6 +442,8 @@ def load_session(raw: bytes) -> Session:
     """Read the stored form."""
     session_values, energy_values = orjson.loads(raw)
     session = Session(*session_values)
+    if session.tariff_changes:
+        session.tariff_changes = tariff_changes(session.tariff_changes)
     session.energy = Energy(*energy_values)
     return session
 

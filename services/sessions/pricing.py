@@ -6,6 +6,7 @@ nothing where it is not certain, because events came out of order or are missing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from busbar.pricing.assignment import Scope, SessionStart
 from busbar.pricing.engine import Pricer
 from busbar.pricing.facts import Fact
-from busbar.pricing.session_facts import Feed, Frame, Observation, observe
+from busbar.pricing.session_facts import Feed, Frame, Observation, TariffChange, observe, with_changes
 from busbar.pricing.state import SessionState
 from services.sessions.model import Cause, Session, State, StationState
 from services.sessions.tokens import ACCEPTED, Authorization, Token, token_key
@@ -40,7 +41,7 @@ class RunningPrice:
     @classmethod
     def load(cls, stored: list[Any]) -> RunningPrice:
         """Read the stored form."""
-        waiting = [(Frame(*frame), [tuple(each) for each in observations]) for frame, observations in stored[0]]
+        waiting = [(Frame.from_list(frame), [tuple(each) for each in told]) for frame, told in stored[0]]
         if len(stored) == 1:
             return cls(waiting)
         return cls(waiting, Feed.from_list(stored[1]), SessionState.from_bytes(stored[2]))
@@ -114,11 +115,11 @@ def total_cost(state: State, session: Session) -> Decimal | None:
     if pricer is None:
         return None
     if session.is_open:
-        return pricer.cost(running.price).incl_tax
+        return pricer.cost(with_changes(pricer, running.price, session.tariff_changes)).incl_tax
     if not session.is_complete:
         return None
     end = running.feed.end(_frame(session, session.last_ms))
-    return None if end is None else pricer.finish(pricer.advance(running.price, end)).total.incl_tax
+    return None if end is None else pricer.finish(pricer.advance_all(running.price, end)).total.incl_tax
 
 
 def transaction_limit(session: Session, token: Token | None) -> dict[str, Any]:
@@ -172,9 +173,16 @@ def _give_up(session: Session) -> None:
 
 def _pricer(state: State, session: Session) -> Pricer | None:
     try:
-        return state.tariffs.pricer(session.price_tariff_id, session.price_tariff_version, session.price_time_zone)
+        return pricer_of(state, session, session.tariff_changes)
     except (KeyError, ValueError):
         return None
+
+
+def pricer_of(state: State, session: Session, changes: Sequence[TariffChange]) -> Pricer:
+    """What prices a session with its tariff and these changes of it. Raises what `TariffBook.pricer` does."""
+    following = tuple(change[1:] for change in changes) if changes else ()
+    tariff_id, version, time_zone = session.price_tariff_id, session.price_tariff_version, session.price_time_zone
+    return state.tariffs.pricer(tariff_id, version, time_zone, following)
 
 
 def _told(session: Session, cause: Cause) -> tuple[Frame, list[Observation]]:
@@ -194,4 +202,5 @@ def _frame(session: Session, at_ms: int) -> Frame:
         energy.rung,
         energy.register_begin_uwh,
         energy.register_end_uwh,
+        session.tariff_changes,
     )

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 
-from busbar.avro import InvalidAvro, decode_packed_call
+from busbar.avro import InvalidAvro, decode, decode_packed_call
 from busbar.config import ConfigError
 from busbar.pricing import Options
 from busbar.records import Record, Result
@@ -20,10 +21,12 @@ from busbar.topics import all_topics, topics_read_by
 from services.sessions import metrics
 from services.sessions.cache import StationCache
 from services.sessions.core import apply
-from services.sessions.decoding import Event, SessionDue, event_of
+from services.sessions.decoding import Event, SessionDue, TariffRequest, event_of, tariff_request_of
 from services.sessions.events import SERVICE
 from services.sessions.model import Policy, State
 from services.sessions.store import CONFIGURED_SINCE, load_due, load_state, store_call
+
+TARIFF_CHANGES_TOPIC = "csms.tariff-changes"
 
 KNOWN_SHAPES = "SELECT shape_id FROM sessions.sample_shapes WHERE shape_id = ANY($1::bigint[])"
 
@@ -42,7 +45,11 @@ class SessionsProcessor:
     """
 
     group = SERVICE
-    topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if all_topics()[name].action is not None)
+    topics: Sequence[str] = tuple(
+        name
+        for name in topics_read_by(SERVICE)
+        if all_topics()[name].action is not None or name == TARIFF_CHANGES_TOPIC
+    )
 
     def __init__(self, policy: Policy, *, partitions: int, due_every_ms: int = 5_000, time_zone: str = "UTC") -> None:
         self._policy = policy
@@ -61,6 +68,8 @@ class SessionsProcessor:
     def decode(self, record: Record) -> Event:
         if record.partition not in self._placed:
             self._check_place(record)
+        if record.topic == TARIFF_CHANGES_TOPIC:
+            return _tariff_request(record.value or b"")
         try:
             call = decode_packed_call(record.value or b"")
         except InvalidAvro as error:
@@ -147,3 +156,17 @@ class SessionsProcessor:
         if not isinstance(event, SessionDue):
             raise TypeError("only events that have come due have a partition of their own")
         return event.partition
+
+
+def _tariff_request(raw: bytes) -> TariffRequest:
+    """Raises `InvalidRecord` for anything but a `csms.TariffChange`."""
+    try:
+        name, value = decode(raw)
+        if name != "csms.TariffChange":
+            raise InvalidRecord("undecodable", f"{name} is not csms.TariffChange")
+        UUID(value["change_id"]), UUID(value["session_id"])
+    except InvalidAvro as error:
+        raise InvalidRecord("undecodable", str(error)) from error
+    except ValueError as error:
+        raise InvalidRecord("undecodable", f"csms.TariffChange: an id is no UUID: {error}") from error
+    return tariff_request_of(value)

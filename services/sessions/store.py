@@ -19,6 +19,7 @@ from services.sessions.decoding import (
     SessionDue,
     Start,
     Stop,
+    TariffRequest,
     TransactionEvent,
 )
 from services.sessions.flags import flag_names
@@ -72,6 +73,7 @@ class Wanted:
         self.named: set[tuple[str, str]] = set()
         self.due: set[str] = set()
         self.tokens: set[str] = set()
+        self.tariffs: set[tuple[str, int]] = set()
         for event in events:
             match event:
                 case TransactionEvent():
@@ -93,6 +95,9 @@ class Wanted:
                     self.tokens.add(token_key(event.id_token))
                 case ReservationUpdate():
                     self.stations.add(event.call.station_id)
+                case TariffRequest():
+                    self._transaction(event.station_id, event.transaction_id)
+                    self.tariffs.add((event.tariff_id, event.version))
                 case SessionDue():
                     self.stations.add(event.station_id)
                     self.due.add(event.session_id)
@@ -135,6 +140,8 @@ async def load_state(
             await tariffs.refresh(connection, state.tariff_revision)
         for station_id, transaction_id in named:
             state.station(station_id).looked_up.add(transaction_id)
+    if wanted.tariffs:
+        await tariffs.load(connection, wanted.tariffs)
     suspects = suspicious(state, events)
     if suspects:
         sessions, keys = zip(*suspects, strict=True)
@@ -268,6 +275,22 @@ def store_call(state: State, known_shapes: Collection[int]) -> StoreCall:
             for row in state.authorizations
         ),
         _json((row.station_id, row.reservation_id, row.status, row.received_ms) for row in state.reservations),
+        _json(
+            (
+                row.change_id,
+                row.session_id,
+                row.station_id,
+                row.tariff_id,
+                row.version,
+                row.status,
+                row.requested_by,
+                row.requested_ms,
+                row.at_ms,
+                row.command_id,
+                row.reason,
+            )
+            for row in state.tariff_changes
+        ),
     )
     return StoreCall(STORE_FUNCTION, arguments)
 

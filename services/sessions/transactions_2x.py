@@ -24,6 +24,7 @@ from services.sessions.lifecycle import (
 from services.sessions.model import Cause, Session, State, StationState
 from services.sessions.pricing import total_cost, transaction_limit
 from services.sessions.steps import answer, check_token, enter, record_event
+from services.sessions.tariff_changes import confirm
 from services.sessions.tokens import ACCEPTED, Authorization, token_key
 
 _MOST_RANGES = 500
@@ -54,6 +55,8 @@ def fold_transaction_event(state: State, event: TransactionEvent) -> list[Result
     hear(session, call, now, offline=event.offline)
     is_newest = not session.seq_ranges or event.seq_no > session.seq_ranges[-1][1]
     _take_facts(session, event, is_newest)
+    if session.tariff_requests and event.tariff_id:
+        confirm(state, session, event.tariff_id, event.trigger, now.at_ms, is_newest=is_newest)
     if is_conflict:
         add_flags(session, Flag.SEQ_NO_CONFLICT)
     if not event.readable:

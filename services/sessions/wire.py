@@ -100,14 +100,14 @@ def encode_session_event(
                 _NULL if current is None else _present_double(2, current / MICRO),
             )
     has_more = session.stop_reason or session.stop_id_token or session.flags or session.station_tariff_id
-    if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details:
+    if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details or session.tariff_changes:
         parts += _rest(session, cause)
     else:
         parts.append(_NOTHING_MORE)
     return b"".join(parts)
 
 
-_NOTHING_MORE = b"\x00" * 8
+_NOTHING_MORE = b"\x00" * 9
 """The end of the points, then every field behind them, empty."""
 
 
@@ -130,6 +130,11 @@ def _rest(session: Session, cause: Cause) -> list[bytes]:
         parts += map(_signed, cause.signed)
     cost_details = dump_json(cause.cost_details) if cause.cost_details else b""
     parts += (_NULL, _text(session.station_tariff_id), encode_long(len(cost_details)), cost_details)
+    if session.tariff_changes:
+        parts.append(_count(session.tariff_changes))
+        for at_ms, tariff_id, version in session.tariff_changes:
+            parts += (encode_long(at_ms), _text(tariff_id), encode_long(version))
+    parts.append(_NULL)
     return parts
 
 

@@ -28,6 +28,23 @@ FROM sessions.signed_values WHERE session_id = $1 ORDER BY event_key, sample_ind
 """
 
 
+_CHANGE_COLUMNS = """change_id, session_id, tariff_id, version, status, requested_by, requested_at, applies_from,
+    command_id, reason"""
+
+FIND_CHANGE = f"SELECT {_CHANGE_COLUMNS} FROM sessions.tariff_changes WHERE change_id = $1"  # noqa: S608 - constants
+
+CHANGES = f"""
+SELECT {_CHANGE_COLUMNS} FROM sessions.tariff_changes WHERE session_id = $1 ORDER BY requested_at, change_id LIMIT $2
+"""  # noqa: S608 - constants
+
+TARIFF = """
+-- A version of a tariff that is valid: the given one, else that of now.
+SELECT version FROM config.tariffs
+WHERE tariff_id = $1 AND removed_at IS NULL AND valid_from <= now() AND ($2::integer IS NULL OR version = $2)
+ORDER BY valid_from DESC, version DESC LIMIT 1
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class TransactionFilter:
     """What a list of transactions is narrowed down to; `None` everywhere: nothing."""

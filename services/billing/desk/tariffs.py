@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from busbar.pricing.assignment import SessionStart, TariffVersion
-from busbar.pricing.translate import to_tariff_type
 from busbar.records import Result, StationCall
+from busbar.tariffs import station_tariff
 from services.billing.commands import command, make_id
 from services.billing.desk.model import CommandNews, State, StationTariff, TariffLook, TariffStation
 
@@ -124,25 +124,9 @@ def wanted_tariffs(state: State, station_id: str, at_ms: int) -> tuple[dict[int,
 
 
 def translated(version: TariffVersion) -> Wanted:
-    """A version in the words of OCPP 2.1, under an id that no other content has."""
-    tariff = version.tariff
-    station_tariff_id = f"{version.tariff_id[:43]}-{tariff.fingerprint}"
-    if not tariff.format.startswith("OCPI"):
-        return Wanted(
-            station_tariff_id,
-            version.tariff_id,
-            version.version,
-            {**tariff.source, "tariffId": station_tariff_id},
-        )
-    translation = to_tariff_type(tariff, tariff_id=station_tariff_id)
-    lost = [f"{finding.path}: {finding.reason}" for finding in translation.findings if finding.lossy]
-    return Wanted(
-        station_tariff_id,
-        version.tariff_id,
-        version.version,
-        None if lost else translation.tariff,
-        "; ".join(lost),
-    )
+    """A version in the words of OCPP 2.1."""
+    found = station_tariff(version)
+    return Wanted(found.tariff_id, version.tariff_id, version.version, found.tariff, found.lost)
 
 
 def _fold_held(state: State, station: TariffStation, news: CommandNews) -> list[Result]:

@@ -44,6 +44,7 @@ TABLES = (
     "sessions.meter_values",
     "sessions.sample_shapes",
     "sessions.signed_values",
+    "sessions.tariff_changes",
     "billing.facts",
     "billing.cdrs",
     "billing.sessions",

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import struct
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from busbar.avro import decode
 from tests.integration.api.conftest import Rig
 
 ONE = uuid.UUID(int=1)
@@ -125,3 +128,106 @@ async def test_what_cannot_be_found_or_read_is_refused(rig: Rig, path: str, stat
     assert response.status_code == status
     document: dict[str, Any] = response.json()
     assert document["status"] == status
+
+
+TARIFF = {"id": "B", "currency": "EUR", "elements": [{"price_components": [{"type": "ENERGY", "price": 1}]}]}
+
+
+async def running(rig: Rig) -> None:
+    """An open transaction, and a tariff that is valid."""
+    await add(rig, 1, is_open=True)
+    assert (await rig.operator.post("/v1/tariffs", json=TARIFF)).status_code == 201
+    past = "now() - interval '1 minute'"
+    await rig.pool.execute(f"UPDATE config.tariffs SET created_at = {past}, valid_from = {past}")
+
+
+def wanted(rig: Rig) -> list[dict[str, Any]]:
+    return [decode(record.value or b"")[1] for record in rig.broker.records("csms.tariff-changes")]
+
+
+async def decided(rig: Rig, change: dict[str, Any], status: str, **more: Any) -> None:
+    """What sessions writes of a change."""
+    columns = {
+        "change_id": change["change_id"],
+        "session_id": change["session_id"],
+        "station_id": change["station_id"],
+        "tariff_id": change["tariff_id"],
+        "version": change["tariff_version"],
+        "status": status,
+        "requested_by": change["requested_by"],
+        "requested_at": datetime.fromtimestamp(change["requested_at"] / 1000, UTC),
+        **more,
+    }
+    places = ", ".join(f"${index + 1}" for index in range(len(columns)))
+    await rig.pool.execute(
+        f"INSERT INTO sessions.tariff_changes ({', '.join(columns)}) VALUES ({places})",
+        *columns.values(),
+    )
+
+
+class TestTariffChange:
+    async def test_it_goes_to_sessions_and_its_outcome_comes_back(self, rig: Rig) -> None:
+        await running(rig)
+        asking = asyncio.create_task(rig.operator.post(f"/v1/transactions/{ONE}/tariff", json={"tariff_id": "B"}))
+        async with asyncio.timeout(5):
+            while not wanted(rig):
+                await rig.broker.arrival(0.1)
+        (change,) = wanted(rig)
+        assert (change["station_id"], change["session_id"], change["transaction_id"]) == ("CS-1", str(ONE), "1")
+        assert (change["tariff_id"], change["tariff_version"], change["requested_by"]) == ("B", 1, "operator")
+        from_ = datetime(2026, 11, 30, 10, 0, tzinfo=UTC)
+        await decided(rig, change, "applied", applies_from=from_)
+        response = await asking
+        assert (response.status_code, response.json()["status"]) == (200, "applied")
+        assert response.json()["applies_from"] == "2026-11-30T10:00:00Z"
+        items = (await rig.viewer.get(f"/v1/transactions/{ONE}/tariff-changes")).json()["items"]
+        assert [(item["change_id"], item["status"]) for item in items] == [(change["change_id"], "applied")]
+
+    async def test_a_refusal_says_why(self, rig: Rig) -> None:
+        await running(rig)
+        asking = asyncio.create_task(rig.operator.post(f"/v1/transactions/{ONE}/tariff", json={"tariff_id": "B"}))
+        async with asyncio.timeout(5):
+            while not wanted(rig):
+                await rig.broker.arrival(0.1)
+        await decided(rig, wanted(rig)[0], "refused", reason="$.currency: is EUR")
+        response = await asking
+        assert response.status_code == 409
+        assert response.json()["detail"] == "$.currency: is EUR"
+
+    async def test_it_may_not_be_known_yet(self, rig: Rig) -> None:
+        await running(rig)
+        path = f"/v1/transactions/{ONE}/tariff"
+        response = await rig.operator.post(f"{path}?wait=0", json={"tariff_id": "B", "version": 1})
+        assert (response.status_code, response.json()["status"]) == (202, "pending")
+        asking = asyncio.create_task(rig.operator.post(f"{path}?wait=0.5", json={"tariff_id": "B"}))
+        async with asyncio.timeout(5):
+            while len(wanted(rig)) < 2:
+                await rig.broker.arrival(0.1)
+        await decided(rig, wanted(rig)[1], "asked", command_id="c1")
+        response = await asking
+        assert (response.status_code, response.json()["status"]) == (202, "asked")
+        assert response.json()["command_id"] == "c1"
+        items = (await rig.viewer.get(f"{path}-changes")).json()["items"]
+        assert [item["status"] for item in items] == ["asked"]
+
+    async def test_what_cannot_be_asked_for(self, rig: Rig) -> None:
+        await running(rig)
+        await add(rig, 2)
+        two, nobody = uuid.UUID(int=2), uuid.UUID(int=3)
+        cases = [
+            (rig.viewer, ONE, {"tariff_id": "B"}, 403),
+            (rig.operator, nobody, {"tariff_id": "B"}, 404),
+            (rig.operator, two, {"tariff_id": "B"}, 409),
+            (rig.operator, ONE, {"tariff_id": "NONE"}, 404),
+            (rig.operator, ONE, {"tariff_id": "B", "version": 2}, 404),
+            (rig.operator, ONE, {"tariff_id": "B", "version": 0}, 422),
+            (rig.operator, ONE, {"tariff": "B"}, 422),
+        ]
+        for client, session_id, body, status in cases:
+            response = await client.post(f"/v1/transactions/{session_id}/tariff", json=body)
+            assert response.status_code == status, body
+        assert wanted(rig) == []
+        # A version that is not valid yet is not one of now.
+        await rig.pool.execute("UPDATE config.tariffs SET valid_from = now() + interval '1 hour'")
+        assert (await rig.operator.post(f"/v1/transactions/{ONE}/tariff", json={"tariff_id": "B"})).status_code == 404
+        assert (await rig.viewer.get(f"/v1/transactions/{nobody}/tariff-changes")).status_code == 404

@@ -6,14 +6,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
+from busbar.avro import decode, encode
 from busbar.ocpp.versions import Version
 from busbar.pricing.jsontext import serialize_json
-from busbar.records import StationCall
-from tests.integration.sessions.test_store import Service
+from busbar.records import Record, StationCall
+from busbar.stream.interfaces import InvalidRecord
+from busbar.stream.partitioner import Partitioner
+from services.sessions.processor import TARIFF_CHANGES_TOPIC
+from tests.integration.sessions.test_store import PARTITIONS, Service
 from tests.unit.pricing.builders import component, element, tariff_json
-from tests.unit.services.sessions.world import HOUR, MINUTE, Station2x
+from tests.unit.services.sessions.world import HOUR, MINUTE, T0, Station2x
 
 _TABLES = ("sessions.transactions", "sessions.stations", "sessions.meter_values", "config.tokens", "config.stations")
 _CONFIGURATION = ("tariffs", "tariff_assignments", "sites")
@@ -113,3 +118,74 @@ async def test_a_batch_that_is_done_again_and_a_replay_from_the_beginning_tell_t
     await replayed.batch(*calls)
     assert (replayed.replies, replayed.events) == (replies, events)
     assert [reply.get("totalCost") for reply in replies] == [None, 3.0, 6.0, 9.0, 12.0]
+
+
+def request(session: dict[str, Any], tariff_id: str, ms: int, change_id: str) -> Record:
+    """A record of `csms.tariff-changes`."""
+    value = {
+        "change_id": change_id,
+        "station_id": session["station_id"],
+        "session_id": session["session_id"],
+        "transaction_id": session["transaction_id"],
+        "tariff_id": tariff_id,
+        "tariff_version": 1,
+        "requested_by": "ops",
+        "requested_at": T0 + ms,
+    }
+    key = session["station_id"].encode()
+    raw = encode("csms.TariffChange", value)
+    return Record(TARIFF_CHANGES_TOPIC, Partitioner().partition(key, PARTITIONS), 0, T0 + ms, key, raw)
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+async def test_a_tariff_is_changed_while_a_session_goes_on(connection: Any, remembers: bool) -> None:
+    await connection.execute("TRUNCATE sessions.tariff_changes")
+    await configure(connection, "A", "0.50", "default")
+    await configure(connection, "B", "1.00", "site", "nowhere")
+    service, station = Service(connection, remembers=remembers), Station2x(Version.V21)
+    await service.batch(station.started(0, state="Charging"))
+    first, second = "018f0000-0000-7000-8000-000000000001", "018f0000-0000-7000-8000-000000000002"
+    session = service.events[0]
+    await service.batch(request(session, "B", HOUR, first), request(session, "NONE", HOUR, second))
+    await service.batch(station.ended(1, 20_000, 2 * HOUR))
+    assert service.replies[-1]["totalCost"] == 6 + 12
+    assert [(each["tariff_id"], each["at"]) for each in service.events[-1]["tariff_changes"]] == [("B", T0 + HOUR)]
+    rows = await connection.fetch("SELECT * FROM sessions.tariff_changes ORDER BY change_id")
+    assert [(str(row["change_id"]), row["status"], row["requested_by"]) for row in rows] == [
+        (first, "applied", "ops"),
+        (second, "refused", "ops"),
+    ]
+    assert rows[0]["applies_from"] == rows[0]["requested_at"]
+    assert "does not exist" in rows[1]["reason"]
+
+
+async def test_a_station_has_the_last_word_on_its_own_tariff(connection: Any) -> None:
+    await connection.execute("TRUNCATE sessions.tariff_changes")
+    await configure(connection, "A", "0.50", "default")
+    await configure(connection, "B", "1.00", "site", "nowhere")
+    service, station = Service(connection), Station2x(Version.V21)
+    await service.batch(station.started(0, state="Charging", info={"tariffId": "A-1"}))
+    change_id = "018f0000-0000-7000-8000-000000000003"
+    results = await service.batch(request(service.events[0], "B", HOUR, change_id))
+    (command,) = [decode(result.value)[1] for result in results]
+    name = orjson.loads(command["payload"])["tariff"]["tariffId"]
+    query = "SELECT status, command_id FROM sessions.tariff_changes"
+    assert tuple(await connection.fetchrow(query)) == ("asked", command["command_id"])
+    await service.batch(
+        station.updated(1, 10_000, HOUR + MINUTE, trigger="TariffChanged", info={"tariffId": name}),
+        station.ended(2, 20_000, 2 * HOUR),
+    )
+    assert tuple(await connection.fetchrow(query)) == ("applied", command["command_id"])
+    assert service.replies[-1]["totalCost"] == 6 + 12
+
+
+@pytest.mark.parametrize("field", ["change_id", "session_id"])
+async def test_what_is_no_change_is_told_apart(connection: Any, field: str) -> None:
+    service = Service(connection)
+    session = {"station_id": "CS1", "session_id": "5f2b8c1e-6f0c-8a3e-9d37-2b0f4a6f1c55", "transaction_id": "1"}
+    good = request(session, "B", 0, "018f0000-0000-7000-8000-000000000004")
+    value = decode(good.value or b"")[1]
+    raw = encode("csms.TariffChange", value | {field: "nonsense"})
+    bad = Record(good.topic, good.partition, 0, T0, good.key, raw)
+    with pytest.raises(InvalidRecord, match="UUID"):
+        service.processor.decode(bad)

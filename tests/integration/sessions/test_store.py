@@ -49,8 +49,13 @@ class Service:
         topic = station_topic(call.version, call.action)
         return Record(topic, partition, self.offset, call.received_at_ms, key, value)
 
-    async def batch(self, *calls: StationCall | SessionDue, commit: bool = True) -> list[Result]:
-        events = [call if isinstance(call, SessionDue) else self.processor.decode(self.record(call)) for call in calls]
+    async def batch(self, *calls: StationCall | SessionDue | Record, commit: bool = True) -> list[Result]:
+        events = [
+            call
+            if isinstance(call, SessionDue)
+            else self.processor.decode(call if isinstance(call, Record) else self.record(call))
+            for call in calls
+        ]
         state = await self.processor.load(self.connection, events)
         results = [result for event in events for result in self.processor.fold(state, event)]
         transaction = self.connection.transaction()

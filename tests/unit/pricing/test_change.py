@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -13,14 +14,14 @@ from hypothesis import strategies as st
 from busbar.pricing.bill import Bill, CostType
 from busbar.pricing.engine import Options, Pricer
 from busbar.pricing.explanation import explain
-from busbar.pricing.facts import Fact, FactKind, ended, reserved, sampled, started
+from busbar.pricing.facts import Fact, FactKind, ended, reserved, sampled, started, tariff_changed
 from busbar.pricing.ocpi_cdr import cdr_part
 from busbar.pricing.ocpi_tariff import parse_ocpi_tariff
 from busbar.pricing.ocpp_cost import cost_details
 from busbar.pricing.problems import TariffError
 from busbar.pricing.receipt import make_receipt, receipt_text
 from busbar.pricing.state import Note, Period, SessionState
-from busbar.pricing.tariff import MAX_CHANGES, Tariff
+from busbar.pricing.tariff import MAX_CHANGES, Tariff, changed_tariff
 from tests.unit.pricing.builders import (
     CHARGING,
     PARKED,
@@ -197,11 +198,47 @@ class TestWhatIsRefused:
         pricer = Pricer(CHEAP, "UTC")
         state = pricer.advance(pricer.begin(), started(BEGIN, 0))
         changed, later = pricer.change(state, BEGIN + 1, DEAR)
-        for wrong, given_state in ((pricer, later), (changed, state), (Pricer(DEAR, "UTC"), later)):
+        for wrong, given_state in ((pricer, later), (Pricer(DEAR, "UTC"), later), (Pricer(DEAR, "UTC"), state)):
             with pytest.raises(ValueError, match="priced by tariff"):
                 wrong.advance(given_state, sampled(BEGIN + 2))
-        with pytest.raises(ValueError, match="begins"):
-            changed.begin()
+        with pytest.raises(ValueError, match="has not been priced yet"):
+            changed.change(state, BEGIN + 2, CHEAP)
+
+
+class TestAsFacts:
+    """The pricer of a session whose tariff has been changed prices it from its begin."""
+
+    @staticmethod
+    def pricer(*tariffs_: Tariff, zone: str = "UTC", **options: Any) -> Pricer:
+        return Pricer(reduce(changed_tariff, tariffs_), zone, Options(**options))
+
+    def test_the_whole_session_at_once_or_fact_by_fact(self) -> None:
+        facts = [TEN_KWH_AN_HOUR[0], tariff_changed(BEGIN + HOUR // 2), TEN_KWH_AN_HOUR[1]]
+        pricer = self.pricer(CHEAP, DEAR)
+        state = pricer.begin()
+        for fact in facts:
+            state = pricer.advance(state, fact)
+        expected = run(CHEAP, TEN_KWH_AN_HOUR, [(BEGIN + HOUR // 2, DEAR)])
+        assert pricer.finish(state) == pricer.price(facts) == expected
+
+    def test_a_state_from_before_the_change_was_known_goes_on(self) -> None:
+        before = self.pricer(CHEAP)
+        state = before.advance_all(before.begin(), [started(BEGIN, 0), sampled(BEGIN + HOUR, 10_000)])
+        pricer = self.pricer(CHEAP, DEAR)
+        assert pricer.cost(state).excl_tax == 2
+        state = pricer.advance_all(state, [tariff_changed(BEGIN + HOUR), ended(BEGIN + 2 * HOUR, 20_000)])
+        assert pricer.finish(state).total.excl_tax == 2 + 5
+
+    def test_a_session_that_never_came_to_its_change_has_the_first_tariff_alone(self) -> None:
+        bill = self.pricer(CHEAP, DEAR).price(TEN_KWH_AN_HOUR)
+        assert bill == self.pricer(CHEAP).price(TEN_KWH_AN_HOUR)
+
+    @pytest.mark.parametrize("place", [0, 2])
+    def test_a_change_outside_of_the_session_or_of_no_tariff_is_noted(self, place: int) -> None:
+        facts = TEN_KWH_AN_HOUR.copy()
+        facts.insert(place, tariff_changed(BEGIN + HOUR))
+        assert Note.IGNORED in self.pricer(CHEAP, DEAR).price(facts).notes
+        assert Note.IGNORED in self.pricer(CHEAP).price([*facts[:1], tariff_changed(BEGIN), *facts[1:]]).notes
 
 
 class TestHowItIsTold:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +28,8 @@ from busbar.pricing.session_facts import (
     load_observations,
     observe,
 )
-from busbar.pricing.state import Note
+from busbar.pricing.state import Note, SessionState
+from busbar.pricing.tariff import changed_tariff
 from tests.unit.pricing.builders import component, element, tariff_json
 from tests.unit.pricing.oracle import POWER_W, Stretch
 from tests.unit.pricing.strategies import STATES, ZONES, starts, stretches, tariffs
@@ -106,8 +110,8 @@ def test_facts_of_a_session_in_order_are_those_of_all_its_events() -> None:
     last = feed.end(PLAIN[-1].frame)
     assert last is not None
     assert feed.exact
-    assert [*facts, last] == replay(PLAIN)
-    assert [(fact.kind, (fact.at_ms - T0) // MINUTE, fact.register_wh, fact.state) for fact in [*facts, last]] == [
+    assert [*facts, *last] == replay(PLAIN)
+    assert [(fact.kind, (fact.at_ms - T0) // MINUTE, fact.register_wh, fact.state) for fact in [*facts, *last]] == [
         (FactKind.STARTED, 0, 0, ChargingState.CHARGING),
         (FactKind.SAMPLED, 10, 1000, None),
         (FactKind.SAMPLED, 20, 2500, ChargingState.SUSPENDED_EV),
@@ -127,7 +131,7 @@ def test_an_event_that_comes_late_is_sorted_in() -> None:
     facts += feed.take(PLAIN[3].frame, PLAIN[3].observations)
     last = feed.end(PLAIN[3].frame)
     assert last is not None
-    assert [*facts, last] == replay(PLAIN)
+    assert [*facts, *last] == replay(PLAIN)
 
 
 def test_events_of_one_instant_are_in_the_order_of_their_numbers() -> None:
@@ -300,7 +304,7 @@ def test_the_bill_does_not_depend_on_the_order_in_which_events_come(
     last = feed.end(events[-1].frame)
     assert feed.exact
     assert last is not None
-    running = price.advance_all(price.begin(), [*facts, last])
+    running = price.advance_all(price.begin(), [*facts, *last])
     in_order = price.finish(running)
     shuffled = events.copy()
     chance = random.Random(seed)
@@ -344,3 +348,119 @@ def test_whatever_comes_the_bill_has_the_energy_and_the_times_of_the_session(
     assert (bill.start_ms, bill.end_ms) == (T0, T0 + ends * MINUTE)
     assert Note.OUT_OF_ORDER not in bill.notes
     assert Note.REGISTER_FELL not in bill.notes
+
+
+def test_a_change_of_the_tariff_comes_behind_all_of_its_instant() -> None:
+    at_ms = T0 + 10 * MINUTE
+    changed = [
+        Event(each.frame._replace(changes=((at_ms, "B", 1),)), each.order, each.state, each.points) for each in PLAIN
+    ]
+    told = replay(changed)
+    kinds = [(fact.kind, (fact.at_ms - T0) // MINUTE) for fact in told]
+    assert kinds[1:4] == [(FactKind.SAMPLED, 10), (FactKind.TARIFF_CHANGED, 10), (FactKind.SAMPLED, 20)]
+    feed, facts = feed_all([PLAIN[0], PLAIN[1], *changed[2:]])
+    last = feed.end(changed[-1].frame)
+    assert last is not None
+    assert [*facts, *last] == told
+
+
+def test_a_change_after_the_end_is_none_and_one_before_the_start_comes_with_it() -> None:
+    frame = PLAIN[-1].frame
+    assert replay(PLAIN, frame._replace(changes=((T0 + 61 * MINUTE, "B", 1),))) == replay(PLAIN)
+    early = replay(PLAIN, frame._replace(changes=((T0 - MINUTE, "B", 1),)))
+    assert [(fact.kind, fact.at_ms) for fact in early[:2]] == [(FactKind.STARTED, T0), (FactKind.TARIFF_CHANGED, T0)]
+
+
+def test_a_change_behind_what_has_been_priced_makes_the_feed_inexact() -> None:
+    feed, _ = feed_all(PLAIN[:3])
+    feed.take(PLAIN[2].frame._replace(changes=((T0 + 15 * MINUTE, "B", 1),)), [])
+    assert not feed.exact
+
+
+@pytest.mark.parametrize("minutes", [5, 10])
+def test_what_comes_after_a_change_is_known_and_was_before_it_is_before_it(minutes: int) -> None:
+    def with_change(each: Event) -> Event:
+        changes = ((T0 + 10 * MINUTE, "B", 1),)
+        return Event(each.frame._replace(changes=changes), each.order, each.state, each.points)
+
+    known = [with_change(each) for each in (event(10, 1), event(minutes, 2, 500), *PLAIN[2:])]
+    feed, facts = feed_all([PLAIN[0], *known])
+    last = feed.end(known[-1].frame)
+    assert last is not None
+    assert [*facts, *last] == replay([PLAIN[0], *known])
+    assert [fact.kind for fact in facts[:3]] == [FactKind.STARTED, FactKind.SAMPLED, FactKind.TARIFF_CHANGED]
+    late = with_change(event(minutes, 9, 500))
+    feed, _ = feed_all([PLAIN[0], *known[:-1], late])
+    assert not feed.exact
+
+
+def test_a_frame_and_a_feed_with_changes_can_be_stored() -> None:
+    frame = PLAIN[1].frame._replace(changes=((T0 + 5 * MINUTE, "B", 1), (T0 + 6 * MINUTE, "C", 2)))
+    assert Frame.from_list(json.loads(json.dumps(frame))) == frame
+    assert Frame.from_list(json.loads(json.dumps(frame[:7]))) == frame._replace(changes=())
+    feed = Feed()
+    feed.take(frame, PLAIN[0].observations)
+    feed.take(frame, PLAIN[1].observations)
+    stored = json.loads(json.dumps(feed.to_list()))
+    assert Feed.from_list(stored).changed == 2
+    assert Feed.from_list(stored[:8]).changed == 0  # as it was stored before there were changes
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chain=st.lists(tariffs(), min_size=2, max_size=4),
+    zone=st.sampled_from(ZONES),
+    start=starts,
+    session=stretches,
+    every=st.sampled_from([300, 900]),
+    places=st.lists(st.integers(-2, 200), min_size=3, max_size=3),
+    seed=st.integers(0, 2**32),
+)
+def test_changes_of_the_tariff_lead_to_one_bill_however_their_events_come(
+    chain: list[dict[str, Any]],
+    zone: str,
+    start: datetime,
+    session: list[Stretch],
+    every: int,
+    places: list[int],
+    seed: int,
+) -> None:
+    first, *others = (parse_ocpi_tariff({**each, "currency": "EUR", "tax_included": "NO"}) for each in chain)
+    events = events_of(start, session, every, with_power=False)
+    chance = random.Random(seed)
+    begin_ms, end_ms = events[0].frame.at_ms, events[-1].frame.at_ms
+    # Each is known from the event on that follows it, or from a later one.
+    changes = sorted(
+        (max(begin_ms, min(end_ms + MINUTE, begin_ms + place * MINUTE)), f"T{number}", 1)
+        for number, (place, _) in enumerate(zip(places, others, strict=False))
+    )
+    known, told = 0, []
+    for each in events:
+        while known < len(changes) and changes[known][0] <= each.frame.at_ms and chance.random() < 0.7:
+            known += 1
+        told.append(Event(each.frame._replace(changes=tuple(changes[:known])), each.order, each.state, each.points))
+    told[-1].frame = told[-1].frame._replace(changes=tuple(changes))
+    price = Pricer(reduce(changed_tariff, others, first), zone)
+    expected = price.price(replay(told))
+    feed, state = Feed(), price.begin()
+    for each in told:
+        if chance.random() < 0.3:
+            feed = Feed.from_list(json.loads(json.dumps(feed.to_list())))
+            state = SessionState.from_bytes(state.to_bytes())
+        facts = feed.take(each.frame, each.observations)
+        if not feed.exact:
+            feed, facts = Feed.replay(
+                each.frame._replace(ended_ms=None), [o for e in told[: told.index(each) + 1] for o in e.observations]
+            )
+            state = price.begin()
+        state = price.advance_all(state, facts)
+    last = feed.end(told[-1].frame)
+    if last is not None:
+        assert price.finish(price.advance_all(state, last)) == expected
+    chance.shuffle(told)
+    assert price.price(replay(told, expected_frame(told))) == expected
+
+
+def expected_frame(events: list[Event]) -> Frame:
+    """Of the newest event."""
+    return max(events, key=lambda each: each.order).frame

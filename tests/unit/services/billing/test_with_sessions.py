@@ -17,7 +17,7 @@ from busbar.tariffs import Configuration
 from tests.unit.services.billing import world as billing
 from tests.unit.services.billing.scenario import TARIFFS
 from tests.unit.services.sessions import world as sessions
-from tests.unit.services.sessions.world import MINUTE, Station2x, Station16
+from tests.unit.services.sessions.world import MINUTE, T0, Station2x, Station16
 
 
 def both(tariff_id: str) -> tuple[sessions.World, billing.World]:
@@ -61,6 +61,38 @@ def test_the_final_cost_that_a_station_shows_is_that_of_the_record(seed: int, ta
     assert Decimal(str(replies[-1]["totalCost"])) == cdr["total_incl"]
     costs = [Decimal(str(reply["totalCost"])) for reply in replies if "totalCost" in reply]
     assert costs == sorted(costs)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_tariff_that_is_changed_while_a_session_goes_on_is_on_both(seed: int) -> None:
+    chance = Random(seed)
+    versions = [key for key in TARIFFS if TARIFFS[key]["currency"] == "EUR"]
+    sides = {key: TARIFFS[key].get("tax_included") for key in versions}
+    first = chance.choice(versions)
+    others = [key.partition("/") for key in versions if sides[key] == sides[first]]
+    stations, made = both(first.partition("/")[0])
+    calls = calls_of(chance, Version.V21)
+    places = sorted(chance.sample(range(1, len(calls)), min(2, len(calls) - 1)))
+    replies: list[dict[str, Any]] = []
+    for index, call in enumerate(calls):
+        if index in places:
+            tariff_id, _, number = chance.choice(others)
+            out = stations.batch(stations.change(tariff_id, call.received_at_ms - T0 - 1, version=int(number)))
+            made.batch(*out.events)
+            if chance.random() < 0.5:
+                made.restart()
+        out = stations.batch(call)
+        replies += out.replies
+        made.batch(*out.events)
+    (cdr,) = made.tables.cdrs.values()
+    assert {row.status for row in stations.changes.values()} == {"applied"}
+    assert Decimal(str(replies[-1]["totalCost"])) == cdr["total_incl"]
+    standing = cdr["bill"]
+    late = billing.World(TARIFFS)
+    late.batch(*stations.out.events)  # the whole session at once
+    (again,) = late.tables.cdrs.values()
+    assert again["bill"] == standing
 
 
 @settings(max_examples=20, deadline=None)

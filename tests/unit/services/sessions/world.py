@@ -17,8 +17,16 @@ from busbar.records import Result, StationCall
 from busbar.tariffs import TariffBook
 from services.sessions.cache import StationCache
 from services.sessions.core import apply
-from services.sessions.decoding import Event, SessionDue, event_of
-from services.sessions.model import Policy, Session, State, dump_session, dump_station, load_session
+from services.sessions.decoding import Event, SessionDue, TariffRequest, event_of
+from services.sessions.model import (
+    Policy,
+    Session,
+    State,
+    TariffChangeRow,
+    dump_session,
+    dump_station,
+    load_session,
+)
 from services.sessions.store import LOAD, SEEN, load_state
 from services.sessions.tokens import ACCEPTED, token_key
 
@@ -92,6 +100,7 @@ class World:
         self.signed: list[Any] = []
         self.authorizations: list[Any] = []
         self.reservations: list[Any] = []
+        self.changes: dict[str, TariffChangeRow] = {}
         self.tokens: dict[str, list[Any]] = {}
         self.config: dict[str, tuple[str | None, dict[str, Any]]] = {}
         self.out = Out()
@@ -135,6 +144,8 @@ class World:
         if query == LOAD:
             stations, named_stations, named_transactions, due, tokens = arguments
             return list(self._rows(stations, set(zip(named_stations, named_transactions, strict=True)), due, tokens))
+        if "config.tariffs" in query:
+            return []  # all that there are have been accepted
         assert query == SEEN
         wanted = set(zip(*arguments, strict=True))
         return [
@@ -175,10 +186,11 @@ class World:
         self.signed += state.signed
         self.authorizations += state.authorizations
         self.reservations += state.reservations
+        self.changes |= {row.change_id: row for row in state.tariff_changes}
 
-    def batch(self, *calls: StationCall | SessionDue) -> Out:
+    def batch(self, *calls: StationCall | SessionDue | TariffRequest) -> Out:
         """Fold some CALLs in one batch."""
-        events = [call if isinstance(call, SessionDue) else event_of(call) for call in calls]
+        events = [event_of(call) if isinstance(call, StationCall) else call for call in calls]
         state = self.load(events)
         out = Out()
         for call, event in zip(calls, events, strict=True):
@@ -191,7 +203,7 @@ class World:
             self.cache.put_back(state)
         return out
 
-    def each(self, calls: Iterable[StationCall]) -> Out:
+    def each(self, calls: Iterable[StationCall | TariffRequest]) -> Out:
         """Fold CALLs one by one, each in a batch of its own."""
         out = Out()
         for call in calls:
@@ -201,6 +213,21 @@ class World:
             out.replies += done.replies
             out.commands += done.commands
         return out
+
+    def change(self, tariff_id: str, ms: int, *, version: int = 1, change_id: str | None = None) -> TariffRequest:
+        """Somebody wants another tariff for the newest session."""
+        session = self.all_sessions()[-1]
+        change_id = change_id or f"{tariff_id}@{ms}"
+        return TariffRequest(
+            change_id,
+            session.station_id,
+            session.session_id,
+            session.transaction_id,
+            tariff_id,
+            version,
+            "ops",
+            T0 + ms,
+        )
 
     def due(self, ms: int) -> Out:
         """Let the clock reach a time: the watchdog looks at every session whose deadline has come."""
