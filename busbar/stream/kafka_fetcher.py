@@ -251,33 +251,76 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
     def __init__(self, *args: Any, **options: Any) -> None:
         self._sessions: dict[int, Session] = {}
         self._sessions_of: Any = None
+        self._places: dict[int, list[tuple[KafkaTopicPartition, Any]]] = {}
+        self._leaders: dict[KafkaTopicPartition, int] = {}
+        self._placed_ms = -1
         super().__init__(*args, **options)
 
     def _get_actions_per_node(self, assignment: Any) -> Any:
+        """What aiokafka's own decides, from leaders that were looked up once: this is asked twice a batch."""
         if assignment is not self._sessions_of:
             # What an answer told of its partitions went with the assignment before this one.
             self._sessions_of = assignment
+            self._placed_ms = -1
             for session in self._sessions.values():
                 session.restart()
-        requests, resets, timeout, invalid_metadata, resumes = super()._get_actions_per_node(assignment)
-        return (
-            [(node, self._request(node, each)) for node, each in requests],
-            resets,
-            timeout,
-            invalid_metadata,
-            resumes,
-        )
+        if self._placed_ms != self._client.cluster._last_successful_refresh_ms:
+            self._place(assignment)
+        records, in_flight = self._records, self._in_flight
+        backoffs: dict[int | None, float] = {}
+        for name, result in records.items():
+            backoff = result.calculate_backoff()
+            if backoff:
+                node_id = self._leaders.get(name)
+                backoffs[node_id] = max(backoff, backoffs.get(node_id, 0.0))
+        wanted: dict[int, dict[KafkaTopicPartition, int]] = {}
+        resumes = []
+        for node_id, places in self._places.items():
+            if node_id in in_flight:
+                continue
+            positions = {}
+            for name, state in places:
+                if name in records:
+                    continue
+                position = state._position
+                if position is None or node_id < 0:
+                    return self._as_aiokafka(assignment)  # something has to be looked up first
+                if state._paused:
+                    resumes.append(state._resume_fut)
+                else:
+                    positions[name] = position
+            if positions and node_id not in backoffs:
+                wanted[node_id] = positions
+        requests = [(node_id, self._request(node_id, positions)) for node_id, positions in wanted.items()]
+        return requests, {}, min(backoffs.values(), default=self._fetcher_timeout), False, resumes
 
-    def _request(self, node_id: int, full: Any) -> FetchRequest:
-        """The request that aiokafka would send, as one of the node's session."""
+    def _place(self, assignment: Any) -> None:
+        """Note which node leads which partition, -1 where that is not known or other nodes may be asked as well."""
+        cluster = self._client.cluster
+        self._placed_ms = cluster._last_successful_refresh_ms
+        self._places, self._leaders = {}, {}
+        for name in assignment.tps:
+            leader = None if self._client_rack else cluster.leader_for_partition(name)
+            self._leaders[name] = node_id = -1 if leader is None else leader
+            self._places.setdefault(node_id, []).append((name, assignment.state_value(name)))
+
+    def _as_aiokafka(self, assignment: Any) -> Any:
+        requests, resets, timeout, invalid_metadata, resumes = super()._get_actions_per_node(assignment)
+        made = []
+        for node_id, full in requests:
+            positions = {
+                KafkaTopicPartition(topic, number): position
+                for topic, partitions in full.topics
+                for number, position, _ in partitions
+            }
+            made.append((node_id, self._request(node_id, positions)))
+        return made, resets, timeout, invalid_metadata, resumes
+
+    def _request(self, node_id: int, wanted: Mapping[KafkaTopicPartition, int]) -> FetchRequest:
+        """A request for these positions, as one of the node's session."""
         session = self._sessions.get(node_id)
         if session is None:
             session = self._sessions[node_id] = Session()
-        wanted = {
-            KafkaTopicPartition(topic, number): position
-            for topic, partitions in full.topics
-            for number, position, _ in partitions
-        }
         identity, positions, forgotten = session.next_request(wanted)
         return FetchRequest(
             max_wait_ms=self._fetch_max_wait_ms,
@@ -323,9 +366,10 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
             return False
         now_ms = int(1000 * time.time())
         failed = {each.name for each in answer.partitions if each.error_code}
+        state_of = assignment.state_value
         for name in asked:
             if name not in failed:  # whatever has nothing to say is well
-                assignment.state_value(name).timestamp = now_ms
+                state_of(name).timestamp = now_ms
         has_news = False
         for each in answer.partitions:
             if each.name in asked and self._take_in(assignment, each, asked[each.name]):

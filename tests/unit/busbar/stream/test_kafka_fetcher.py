@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition, errors
 from aiokafka.protocol.fetch import FetchRequest_v11, FetchResponse_v11
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from busbar.stream.kafka_fetcher import AnsweredPartition, FetchAnswer, FetchRequest, Session
+from busbar.stream.kafka_fetcher import AnsweredPartition, FetchAnswer, Fetcher, FetchRequest, Session
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("bé", 0)
 
@@ -114,3 +120,85 @@ def test_the_epoch_goes_round_to_one() -> None:
     session.epoch = 2**31 - 1
     session.answered(42)
     assert session.epoch == 1
+
+
+class Cluster:
+    """What a fetcher asks of the metadata."""
+
+    def __init__(self, leaders: dict[TopicPartition, int | None]) -> None:
+        self.leaders = leaders
+        self._last_successful_refresh_ms = 1
+
+    def leader_for_partition(self, name: TopicPartition) -> int | None:
+        return self.leaders[name]
+
+
+class Asking(Fetcher):
+    """A fetcher without a connection, which says what it would ask."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._client = SimpleNamespace(cluster=cluster)
+        self._records: dict[TopicPartition, Any] = {}
+        self._in_flight: set[int] = set()
+        self._fetcher_timeout = 0.5
+        self._client_rack = None
+        self._preferred_read_replica: dict[TopicPartition, Any] = {}
+        self._sessions = {}
+        self._sessions_of = None
+        self._places, self._leaders, self._placed_ms = {}, {}, -1
+        self._fetch_max_wait_ms = self._fetch_min_bytes = self._fetch_max_bytes = self._max_partition_fetch_bytes = 1
+        self._isolation_level = 1
+
+    def _request(self, node_id: int, wanted: Mapping[TopicPartition, int]) -> Any:
+        return dict(wanted)
+
+
+NAMES = [TopicPartition(topic, number) for topic in "ab" for number in range(3)]
+partitions = st.fixed_dictionaries(
+    {
+        "leader": st.sampled_from([1, 1, 2, 3, None, -1]),
+        "position": st.one_of(st.none(), st.integers(0, 9), st.integers(0, 9)),
+        "paused": st.booleans(),
+        "backoff": st.sampled_from([None, None, 0, 0.1, 0.2]),
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    states=st.lists(partitions, min_size=len(NAMES), max_size=len(NAMES)),
+    is_calm=st.booleans(),
+    in_flight=st.sets(st.integers(1, 3)),
+    moved=st.lists(st.sampled_from([1, 2, 3]), min_size=len(NAMES), max_size=len(NAMES)),
+)
+def test_what_is_asked_of_whom_is_what_aiokafka_decides(
+    states: list[dict[str, Any]], is_calm: bool, in_flight: set[int], moved: list[int]
+) -> None:
+    if is_calm:  # all leaders and positions are known, as nearly always
+        states = [{**each, "leader": each["leader"] or 1, "position": each["position"] or 0} for each in states]
+    cluster = Cluster({name: state["leader"] for name, state in zip(NAMES, states, strict=True)})
+    fetcher = Asking(cluster)
+    fetcher._in_flight = in_flight
+    values = {
+        name: SimpleNamespace(
+            _position=state["position"],
+            position=state["position"],
+            has_valid_position=state["position"] is not None,
+            _paused=state["paused"],
+            paused=state["paused"],
+            _resume_fut=name,
+            resume_fut=name,
+        )
+        for name, state in zip(NAMES, states, strict=True)
+    }
+    assignment = SimpleNamespace(tps=NAMES, state_value=values.get)
+    for name, state in zip(NAMES, states, strict=True):
+        if state["backoff"] is not None:
+            fetcher._records[name] = SimpleNamespace(calculate_backoff=partial(float, state["backoff"]))
+    for _ in range(2):
+        requests, resets, timeout, invalid, resumes = fetcher._get_actions_per_node(assignment)
+        theirs = fetcher._as_aiokafka(assignment)
+        assert sorted(requests, key=str) == sorted(theirs[0], key=str)
+        assert (resets, timeout, invalid, sorted(resumes)) == (theirs[1], theirs[2], theirs[3], sorted(theirs[4]))
+        cluster.leaders = dict(zip(NAMES, moved, strict=True))  # found out by the next look at the metadata
+        cluster._last_successful_refresh_ms += 1
