@@ -574,12 +574,15 @@ async def test_a_slow_kafka_stops_the_reading_from_sockets_and_loses_nothing() -
     async with live_edge(kafka_grace_seconds=30) as live, live.connect() as socket:
         live.edge.hub.max_unacknowledged_bytes = 20_000
         live.broker.go_away()
-        for number in range(2000):
+        for number in range(1000):
             await socket.send(frame(2, str(number), "Heartbeat", {}))
         await live.until(lambda: live.metrics.paused_sockets == 1)
         received = live.metrics.frames_received
+        assert received <= 1000  # on a busy machine one read brings them all: what is sent from here on tells
+        for number in range(1000, 2000):
+            await socket.send(frame(2, str(number), "Heartbeat", {}))
         await asyncio.sleep(0.1)
-        assert live.metrics.frames_received == received < 2000
+        assert live.metrics.frames_received == received
         live.broker.come_back()
         answers = [(await hear(socket))[1] for _ in range(2000)]
         assert answers == [str(number) for number in range(2000)]
