@@ -159,9 +159,9 @@ class Pricer:
         Minimum price and step sizes are left to the end; the maximum caps it.
         """
         pricer = self._of(state)
-        if state.pending and pricer._fold.time_stands_alone:
+        if state.pending:
             state = state.copy()
-            pricer._fold.settle(state, state.pending, 0)
+            pricer._fold.settle_time(state)
         return running_cost(pricer.tariff, state, self.options.rounding)
 
     def finish(self, state: SessionState, detached: Sequence[Period] = ()) -> Bill:

@@ -8,6 +8,7 @@ down to the micro-watt-hour, and the pieces of an interval always add up to the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from busbar.pricing.clock import LocalClock
 from busbar.pricing.selection import Candidates, Circumstances, Edges
@@ -48,12 +49,12 @@ class SessionFold:
         self._edges = Edges((self._energy, *timed), clock)
         self._by_power, self._by_current = self._edges.by_power, self._edges.by_current
         self._reserved_edges = Edges((*self._reserved_time, *self._reserved_fees), clock)
-        self.time_stands_alone: bool = not any(
+        self._time_stands_alone: bool = not any(
             quantity in (Quantity.ENERGY, Quantity.POWER)
             for dimension in timed
             for *_, bounds in dimension.rows
             for quantity, _, _ in bounds
-        ) and (before is None or before.time_stands_alone)
+        )
         """Whether time can be priced before the energy that went with it is known."""
 
     def start(self, session: SessionState) -> None:
@@ -106,6 +107,18 @@ class SessionFold:
             done += weight
             share_uwh = spent_uwh * done // total if total else spent_uwh
             self.run(session, piece, before_uwh + share_uwh)
+
+    def settle_time(self, session: SessionState) -> None:
+        """Price the time of what is pending, up to where a price depends on the energy that went with it."""
+        if session.pending:
+            self.settle(session, tuple(takewhile(self._is_time_known, session.pending)), 0)
+
+    def _is_time_known(self, piece: Piece) -> bool:
+        """A piece from before a change of the tariff goes by the tariff of then."""
+        if piece.part == self._part:
+            return self._time_stands_alone
+        assert self._before is not None
+        return self._before._is_time_known(piece)
 
     def run(self, session: SessionState, piece: Piece, until_uwh: int) -> None:
         """Price one piece, in which energy grows linearly and nothing but clock, durations and energy changes."""

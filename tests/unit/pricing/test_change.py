@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from busbar.pricing.bill import Bill, CostType
@@ -34,6 +34,7 @@ from tests.unit.pricing.builders import (
     ms,
     session,
     tariff,
+    tariff_json,
 )
 from tests.unit.pricing.oracle import Stretch
 from tests.unit.pricing.strategies import ZONES, facts_of, starts, stretches, tariffs
@@ -44,6 +45,10 @@ HOUR = 3_600_000
 CHEAP = tariff(element(component("ENERGY", "0.20")), id="CHEAP")
 DEAR = tariff(element(component("ENERGY", "0.50")), id="DEAR")
 TEN_KWH_AN_HOUR = [started(BEGIN, 0), ended(BEGIN + 2 * HOUR, 20_000)]
+
+TIMED_JSON = tariff_json(element(component("TIME", "0.3333")), id="TIMED")
+TIMED_BY_ENERGY_JSON = tariff_json(element(component("TIME", "0"), min_kwh=Decimal("0.06")), id="TIMED_BY_ENERGY")
+TIMED, TIMED_BY_ENERGY = parse_ocpi_tariff(TIMED_JSON), parse_ocpi_tariff(TIMED_BY_ENERGY_JSON)
 
 Changes = list[tuple[int, Tariff]]
 
@@ -116,6 +121,20 @@ class TestWhatItCosts:
         bill = run(CHEAP, TEN_KWH_AN_HOUR, [(BEGIN, DEAR)])
         assert amounts(bill) == [("DEAR", "ENERGY", Decimal(10))]
         assert len(bill.periods) == 1
+
+    def test_time_that_was_counted_before_a_register_came_stays_counted(self) -> None:
+        first, second = TIMED, TIMED_BY_ENERGY
+        pricer = Pricer(first, "UTC")
+        state = pricer.begin()
+        for fact in (started(BEGIN, 0), sampled(BEGIN + HOUR // 30)):
+            state = pricer.advance(state, fact)
+        assert pricer.cost(state).excl_tax == Decimal("0.01")
+        pricer, state = pricer.change(state, BEGIN + HOUR // 2, second)
+        assert pricer.cost(state).excl_tax == Decimal("0.17")
+        state = pricer.advance(state, sampled(BEGIN + HOUR))
+        assert pricer.cost(state).excl_tax == Decimal("0.17"), "what the energy may decide waits for the register"
+        bill = pricer.finish(pricer.advance(state, ended(BEGIN + HOUR, 1_000)))
+        assert bill.total.excl_tax == Decimal("0.17")
 
     def test_an_instant_that_is_past_is_now(self) -> None:
         pricer = Pricer(CHEAP, "UTC")
@@ -311,6 +330,16 @@ def test_a_change_to_the_same_prices_changes_nothing(
     at_minute=st.integers(0, 400),
     cut=st.integers(0, 6),
     silent=st.sets(st.integers(0, 30)),
+)
+@example(
+    first=TIMED_JSON,
+    second=TIMED_BY_ENERGY_JSON,
+    zone="UTC",
+    start=datetime.fromisoformat("2026-06-10T00:00:00+00:00"),
+    session_=[("fast", 45)],
+    at_minute=20,
+    cut=0,
+    silent={1},
 )
 def test_it_only_rises_adds_up_and_can_be_written_and_read_at_any_point(
     first: dict[str, Any],
