@@ -5,7 +5,9 @@ sent. What it says of the session as a whole is its *frame*: begin, end, and the
 frame of the newest event decides over the energy; observations say when it flowed.
 
 A `Feed` turns observations into facts as they come. It is exact while they come in order and agree with the frame; when
-they do not, `Feed.replay` makes the facts again from all observations. Both ways give the same facts.
+they do not, `Feed.replay` makes the facts again from all observations. Both ways give the same facts: what becomes of
+an observation follows from its instant, and within that from its order, and then from when it came. Of which event it
+is does not matter, and cannot be told: one with a seqNo and one without may have the same order.
 """
 
 from __future__ import annotations
@@ -97,13 +99,38 @@ def observe(at_ms: int, order: int, state: str, points: Sequence[Point]) -> list
     return found
 
 
+_STORED = (
+    "at_ms",
+    "base_uwh",
+    "begin_uwh",
+    "energy_uwh",
+    "exact",
+    "first_ms",
+    "order",
+    "start_ms",
+    "left_ms",
+    "changed",
+)
+
+
 class Feed:
     """Makes facts of a session's observations, in order.
 
-    Energy is counted from 0 at the begin of the session: a register becomes what it is above `base_uwh`.
+    Energy is counted from 0 at the begin of the session: a later register becomes what it is above `base_uwh`.
     """
 
-    __slots__ = ("at_ms", "base_uwh", "begin_uwh", "changed", "energy_uwh", "exact", "first_ms", "order", "start_ms")
+    __slots__ = (
+        "at_ms",
+        "base_uwh",
+        "begin_uwh",
+        "changed",
+        "energy_uwh",
+        "exact",
+        "first_ms",
+        "left_ms",
+        "order",
+        "start_ms",
+    )
 
     def __init__(self) -> None:
         self.start_ms: int | None = None
@@ -116,9 +143,11 @@ class Feed:
         self.base_uwh: int | None = None
         """What is taken off registers: `begin_uwh` until one falls."""
         self.energy_uwh = 0
-        """At the last register."""
+        """At the last register, also of one from before the begin."""
         self.first_ms: int | None = None
         """The first register's instant."""
+        self.left_ms: int | None = None
+        """The first observation that was left out because the session was over by then."""
         self.exact = True
         """Whether the facts so far are those that `replay` would make of the same events."""
         self.changed = 0
@@ -137,7 +166,7 @@ class Feed:
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Feed:
         feed = cls()
-        for name, value in zip(_STORED, values, strict=False):  # the last one was not stored always
+        for name, value in zip(_STORED, values, strict=False):  # the last ones are newer than the others
             setattr(feed, name, value)
         return feed
 
@@ -146,24 +175,21 @@ class Feed:
         facts: list[Fact] = []
         if not self.exact:
             return facts
-        start_ms = frame.started_ms
+        ended_ms = frame.ended_ms
         if self.start_ms is None:
             observations = self._begin(frame, observations, facts)
-            if start_ms is None:
-                self.exact = False  # where it began is a guess, which later events may change
-        elif start_ms is not None and start_ms != self.start_ms:
+        elif frame.started_ms != self.start_ms or not self._leads_up_to(ended_ms):
             self.exact = False
-            return facts
         if self.changed != len(frame.changes) and self._effective(frame, self.changed) < self.at_ms:
             self.exact = False  # what came after the change has been taken as before it
-            return facts
-        ended_ms = frame.ended_ms
         for observation in observations:
             at_ms, order, register = observation[:3]
             if at_ms < self.at_ms or (at_ms == self.at_ms and order < self.order):
                 self.exact = False
+            if not self.exact:
                 return facts
             if ended_ms is not None and at_ms > ended_ms:
+                self._leave_out(at_ms)
                 continue
             if self.changed != len(frame.changes):
                 self._change(frame, at_ms, facts)
@@ -179,7 +205,7 @@ class Feed:
 
     def end(self, frame: Frame) -> list[Fact] | None:
         """The facts that end the session; `None` if what was taken does not lead up to them."""
-        if not self.exact or self.start_ms is None or frame.ended_ms is None or frame.ended_ms < self.at_ms:
+        if not self.exact or self.start_ms is None or frame.ended_ms is None or not self._leads_up_to(frame.ended_ms):
             return None
         return [*self._last_changes(frame, frame.ended_ms), _end(frame)]
 
@@ -193,54 +219,52 @@ class Feed:
         """
         feed, facts = cls(), list[Fact]()
         ordered: Sequence[Observation] = sorted(observations, key=_place)
+        if frame.ended_ms is not None:
+            known = bisect_right(ordered, frame.ended_ms, key=_instant)
+            if known < len(ordered):
+                feed._leave_out(ordered[known][0])
+                ordered = ordered[:known]
         begin_uwh, energy_uwh = frame.begin_uwh, max(0, frame.energy_uwh)
         fell = begin_uwh is not None and frame.end_uwh is not None and begin_uwh + energy_uwh != frame.end_uwh
-        left_out = False
         if begin_uwh is not None and not fell:
             ordered, left_out = _fitting(ordered, begin_uwh, begin_uwh + energy_uwh)
+            feed.exact = not left_out  # it may fit beside what comes later
         rest = feed._begin(frame, ordered, facts, fell=fell)
+        feed.exact &= not fell
         for observation in rest:
             at_ms, order, register = observation[:3]
-            if frame.ended_ms is not None and at_ms > frame.ended_ms:
-                continue
             feed._change(frame, at_ms, facts)
             feed.at_ms, feed.order = at_ms, order
             if register is not None:
                 feed._climb(frame, at_ms, register, fell=fell)
-                feed.energy_uwh = min(feed.energy_uwh, energy_uwh)
+                if feed.energy_uwh > energy_uwh:
+                    feed.energy_uwh, feed.exact = energy_uwh, False
             facts.append(feed._fact(observation))
         if frame.ended_ms is not None:
-            ended_ms = max(frame.ended_ms, feed.start_ms or 0)
-            facts += [*feed._last_changes(frame, ended_ms), _end(frame, ended_ms)]
-        # What was left out now may fit beside what comes later.
-        feed.exact = frame.started_ms is not None and not fell and not left_out
+            facts += [*feed._last_changes(frame, frame.ended_ms), _end(frame)]
         return feed, facts
 
     def _begin(
         self, frame: Frame, observations: Sequence[Observation], facts: list[Fact], *, fell: bool = False
     ) -> Sequence[Observation]:
-        """Make the first fact, of what was observed until the start; returns the other observations.
+        """Make the first fact, of what was observed before the start; returns the other observations.
 
         A start that has not been seen is taken to be at the first instant that is known. Energy counts from 0.
         """
         start_ms = frame.started_ms
         if start_ms is None:
             start_ms = min(frame.at_ms, observations[0][0]) if observations else frame.at_ms
+            self.exact = False  # a guess, which later events may change
         if frame.ended_ms is not None:
             start_ms = min(start_ms, frame.ended_ms)
         self.start_ms = self.at_ms = start_ms
         state, current, place = ChargingState.CHARGING, None, 0
-        first_order = observations[0][1] if observations else 0
-        for observation in observations:
-            at_ms, order, register, _, current_ua, told = observation
-            if at_ms > start_ms or (at_ms == start_ms and order != first_order):
+        for at_ms, _, register, _, current_ua, told in observations:
+            if at_ms >= start_ms:
                 break
             place += 1
-            self.order = order
-            if register is not None:
-                if not self._climb(frame, start_ms, register, fell=fell):
-                    self.exact = False
-                self.energy_uwh = 0
+            if register is not None and not self._climb(frame, start_ms, register, fell=fell):
+                self.exact = False
             state = _STATES.get(told, state)
             current = current if current_ua is None else current_ua
         facts.append(Fact(_STARTED, start_ms, 0, state, None, _si(current)))
@@ -268,6 +292,16 @@ class Feed:
         places = range(self.changed, len(frame.changes))
         return [Fact(_CHANGED, at_ms) for place in places if (at_ms := self._effective(frame, place)) <= ended_ms]
 
+    def _leave_out(self, at_ms: int) -> None:
+        if self.left_ms is None or at_ms < self.left_ms:
+            self.left_ms = at_ms
+
+    def _leads_up_to(self, ended_ms: int | None) -> bool:
+        """Whether the session, if it ends then, has all observations that were taken, and none that was left out."""
+        if ended_ms is None:
+            return self.left_ms is None
+        return self.at_ms <= ended_ms and (self.left_ms is None or ended_ms < self.left_ms)
+
     def _climb(self, frame: Frame, at_ms: int, register: int, *, fell: bool = False) -> bool:
         """Count up to a register; `False` if it is below the last one or the first, which then still stand."""
         if self.base_uwh is None:
@@ -275,7 +309,7 @@ class Feed:
             if begin_uwh is not None and register < begin_uwh and not fell:
                 return False
             self.begin_uwh = begin_uwh
-            self.base_uwh = register if begin_uwh is None or fell else begin_uwh
+            self.base_uwh = register if begin_uwh is None else min(begin_uwh, register)
             self.first_ms = at_ms
         energy_uwh = register - self.base_uwh
         if energy_uwh < self.energy_uwh:
@@ -289,11 +323,9 @@ class Feed:
         at_ms, _, register, power, current, told = observation
         state = _STATES.get(told) if told else None
         if register is not None:  # then power is not looked at
-            return Fact(_SAMPLED, at_ms, _si(self.energy_uwh), state, None, _si(current))
+            energy_uwh = self.energy_uwh if at_ms != self.start_ms else 0  # what was before it counts for nothing
+            return Fact(_SAMPLED, at_ms, _si(energy_uwh), state, None, _si(current))
         return Fact(_SAMPLED, at_ms, None, state, _si(power), _si(current))
-
-
-_STORED = ("at_ms", "base_uwh", "begin_uwh", "energy_uwh", "exact", "first_ms", "order", "start_ms", "changed")
 
 
 def with_changes(pricer: Pricer, state: SessionState, changes: Sequence[TariffChange]) -> SessionState:
@@ -314,8 +346,8 @@ def load_observations(raw: bytes) -> list[Observation]:
     return found
 
 
-def _end(frame: Frame, at_ms: int | None = None) -> Fact:
-    ended_ms = frame.ended_ms if at_ms is None else at_ms
+def _end(frame: Frame) -> Fact:
+    ended_ms = frame.ended_ms
     assert ended_ms is not None
     return Fact(_ENDED, ended_ms, None if frame.rung == "none" else _si(max(0, frame.energy_uwh)))
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import reduce
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,6 +114,7 @@ def test_facts_of_a_session_in_order_are_those_of_all_its_events() -> None:
     assert [*facts, *last] == replay(PLAIN)
     assert [(fact.kind, (fact.at_ms - T0) // MINUTE, fact.register_wh, fact.state) for fact in [*facts, *last]] == [
         (FactKind.STARTED, 0, 0, ChargingState.CHARGING),
+        (FactKind.SAMPLED, 0, 0, ChargingState.CHARGING),
         (FactKind.SAMPLED, 10, 1000, None),
         (FactKind.SAMPLED, 20, 2500, ChargingState.SUSPENDED_EV),
         (FactKind.SAMPLED, 60, 2500, None),
@@ -175,15 +177,67 @@ def test_a_start_that_is_moved_counts_as_moved() -> None:
 def test_what_was_measured_before_the_start_belongs_to_it() -> None:
     first = PLAIN[0]
     first = Event(first.frame, 0, "EVConnected", [(T0 - 5 * MINUTE, BEGIN, None, None)])
+    earlier = Event(first.frame, 0, "", [(T0 - 9 * MINUTE, BEGIN, None, 7)])
+    earlier_state = observe(T0 - 9 * MINUTE, 0, "SuspendedEVSE", [])
+    facts = Feed.replay(first.frame, [*earlier_state, *earlier.observations, *first.observations])[1]
+    assert facts == [
+        Fact(FactKind.STARTED, T0, 0, ChargingState.SUSPENDED_EVSE, None, Decimal("0.000007")),
+        Fact(FactKind.SAMPLED, T0, None, ChargingState.EV_CONNECTED),
+    ]
     facts = replay([first, PLAIN[3]])
-    assert facts[0] == Fact(FactKind.STARTED, T0, 0, ChargingState.EV_CONNECTED)
-    assert feed_all([first])[1] == facts[:1]
+    assert feed_all([first])[1] == facts[:2]
+
+
+def test_registers_of_the_begin_count_from_it_whatever_event_they_are_of() -> None:
+    # The start has no seqNo: its order is its number in the session, which is the next one's seqNo.
+    events = [event(0, 1, 0, "Charging"), event(0, 1, 600), event(60, 2, 1000, ended=True)]
+    by_power = tariff_json(
+        element(component("ENERGY", "1"), max_power=Decimal("0.7")), element(component("ENERGY", "2"))
+    )
+    feed, facts = feed_all(events)
+    last = feed.end(events[-1].frame)
+    assert last is not None
+    assert [*facts, *last] == replay(events)
+    assert [fact.register_wh for fact in facts] == [0, 0, 0, 1000]
+    assert bill_of(events, by_power).total.excl_tax == 2
 
 
 def test_what_was_measured_after_the_end_is_left_out() -> None:
     events = [PLAIN[0], event(20, 1, 2500, ended=True)]
     late = Event(event(20, 2, 2500, ended=True).frame, 2, "", [(T0 + 50 * MINUTE, BEGIN + 2500 * MICRO, None, None)])
     assert replay([*events, late], events[1].frame) == replay(events)
+
+
+def test_an_end_that_is_moved_takes_in_what_was_left_out() -> None:
+    over = event(10, 1, 1000, ended=True)
+    late = [
+        Event(over.frame, order, "", [(T0 + minutes * MINUTE, BEGIN + 1000 * MICRO, None, None)])
+        for order, minutes in ((2, 30), (3, 20))
+    ]
+    feed, _ = feed_all([PLAIN[0], over, *late])
+    assert feed.exact
+    assert feed.end(over.frame) is not None
+    assert feed.end(over.frame._replace(ended_ms=T0 + 20 * MINUTE)) is None
+    for ended_ms in (T0 + 20 * MINUTE, T0 + 5 * MINUTE, None):
+        moved = feed.copy()
+        moved.take(over.frame._replace(ended_ms=ended_ms), [])
+        assert not moved.exact
+    again, _ = Feed.replay(over.frame, [each for e in (PLAIN[0], over, *late) for each in e.observations])
+    assert again.to_list() == feed.to_list()
+
+
+def test_what_does_not_fit_now_may_fit_beside_what_comes_later() -> None:
+    beyond = [event(0, 0, 0, begin=None), event(10, 1, 1000, begin=None, energy=500)]
+    fell = [PLAIN[0], event(10, 1, 1000, energy=1000, end_wh=500)]
+    glitch = [PLAIN[0], event(10, 1, 1000, energy=500)]
+    for events in (beyond, fell, glitch):
+        feed, _ = Feed.replay(events[-1].frame, [each for e in events for each in e.observations])
+        assert not feed.exact
+
+
+def test_a_feed_that_was_stored_before_it_knew_what_was_left_out_can_be_read() -> None:
+    feed, _ = feed_all(PLAIN[:2])
+    assert Feed.from_list(feed.to_list()[:-1]).to_list() == feed.to_list()
 
 
 def test_a_register_that_was_exchanged_counts_on() -> None:
@@ -195,7 +249,7 @@ def test_a_register_that_was_exchanged_counts_on() -> None:
     ]
     feed, _ = feed_all(events)
     assert not feed.exact
-    assert [fact.register_wh for fact in replay(events)] == [0, 1000, 1000, 1500, 1500]
+    assert [fact.register_wh for fact in replay(events)] == [0, 0, 1000, 1000, 1500, 1500]
     assert bill_of(events).energy_wh == 1500
 
 
@@ -210,7 +264,7 @@ def test_a_reading_far_off_is_not_billed() -> None:
     ]
     feed, _ = feed_all(events)
     assert not feed.exact
-    assert [fact.register_wh for fact in replay(events)] == [0, 1000, 1500, 2500, 2500]
+    assert [fact.register_wh for fact in replay(events)] == [0, 0, 1000, 1500, 2500, 2500]
     assert bill_of(events).energy_wh == 2500
 
 
@@ -253,6 +307,97 @@ def test_observations_and_feeds_can_be_stored() -> None:
     again = Feed.from_list(feed.to_list())
     assert again.take(PLAIN[2].frame, PLAIN[2].observations) == feed.take(PLAIN[2].frame, PLAIN[2].observations)
     assert again.to_list() == feed.to_list()
+
+
+instants = st.sampled_from([-7, -5, 0, 0, 3, 10, 10, 20, 30])
+registers = st.sampled_from([None, -5, 0, 0, 100, 100, 500, 1000, 2000])
+exceptions: list[dict[str, Any]] = [
+    {"begin": None},
+    {"begin": BEGIN + 100 * MICRO},
+    {"energy": 500},
+    {"energy": 500, "end_wh": 2000},
+    {"energy": 1000},
+    {"ended": 0},
+    {"ended": 10},
+    {"ended": 20},
+    {"ended": 20, "energy": 1000},
+    {"started": None},
+    {"started": T0 + 10 * MINUTE},
+]
+told_events = st.lists(
+    st.tuples(
+        instants,
+        st.integers(0, 2),
+        st.sampled_from(["", "Charging", "SuspendedEV"]),
+        st.lists(st.tuples(instants, registers, st.sampled_from([None, 7])), max_size=3),
+        st.sampled_from([*[{}] * 6, *exceptions]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    told=told_events,
+    rule=st.sampled_from([{}, *exceptions]),
+    in_order=st.booleans(),
+    restarts=st.integers(0, 63),
+    catches_up=st.integers(0, 63),
+    changes=st.lists(st.tuples(instants, st.integers(0, 6)), max_size=2),
+)
+def test_taking_events_with_any_restart_gives_the_facts_of_all_of_them(
+    told: list[tuple[int, int, str, list[tuple[int, int | None, int | None]], dict[str, Any]]],
+    rule: dict[str, Any],
+    in_order: bool,
+    restarts: int,
+    catches_up: int,
+    changes: list[tuple[int, int]],
+) -> None:
+    if in_order:
+        told = sorted(told, key=lambda each: each[:2])
+    feed, facts, all_observations = Feed(), list[Fact](), list[Observation]()
+    # Sessions tells them in order, each from some event on.
+    known_from = sorted(number for _, number in changes)
+    change_instants = sorted(T0 + minute * MINUTE for minute, _ in changes)
+    for number, (at, order, state, points, exception) in enumerate(told):
+        at_ms, said = T0 + at * MINUTE, rule | exception
+        found: list[Point] = [
+            (T0 + minute * MINUTE, None if wh is None else BEGIN + wh * MICRO, None, current)
+            for minute, wh, current in points
+        ]
+        energy_uwh, begin_uwh = said.get("energy", 2000) * MICRO, said.get("begin", BEGIN)
+        end_uwh = None if begin_uwh is None else begin_uwh + energy_uwh
+        frame = Frame(
+            at_ms,
+            said.get("started", T0),
+            T0 + said["ended"] * MINUTE if "ended" in said else None,
+            energy_uwh,
+            "samples",
+            begin_uwh,
+            BEGIN + said["end_wh"] * MICRO if "end_wh" in said else end_uwh,
+            tuple(
+                (change_ms, "B", 1)
+                for change_ms, first in zip(change_instants, known_from, strict=True)
+                if first <= number
+            ),
+        )
+        observations = observe(at_ms, order, state, found)
+        all_observations += observations
+        facts += feed.take(frame, observations)
+        if restarts >> number & 1:
+            feed = Feed.from_list(orjson.loads(orjson.dumps(feed.to_list())))
+            all_observations = load_observations(dump_observations(all_observations))
+        if not feed.exact and catches_up >> number & 1:
+            again, facts = Feed.replay(frame._replace(ended_ms=None), all_observations)
+            if again.exact:
+                feed = again
+        if feed.exact:
+            last = feed.end(frame)
+            if frame.ended_ms is None:
+                assert facts == Feed.replay(frame, all_observations)[1]
+            elif last is not None:
+                assert [*facts, *last] == Feed.replay(frame, all_observations)[1]
 
 
 def events_of(start: datetime, session: list[Stretch], every_seconds: int, *, with_power: bool) -> list[Event]:
@@ -357,7 +502,7 @@ def test_a_change_of_the_tariff_comes_behind_all_of_its_instant() -> None:
     ]
     told = replay(changed)
     kinds = [(fact.kind, (fact.at_ms - T0) // MINUTE) for fact in told]
-    assert kinds[1:4] == [(FactKind.SAMPLED, 10), (FactKind.TARIFF_CHANGED, 10), (FactKind.SAMPLED, 20)]
+    assert kinds[2:5] == [(FactKind.SAMPLED, 10), (FactKind.TARIFF_CHANGED, 10), (FactKind.SAMPLED, 20)]
     feed, facts = feed_all([PLAIN[0], PLAIN[1], *changed[2:]])
     last = feed.end(changed[-1].frame)
     assert last is not None
@@ -368,7 +513,7 @@ def test_a_change_after_the_end_is_none_and_one_before_the_start_comes_with_it()
     frame = PLAIN[-1].frame
     assert replay(PLAIN, frame._replace(changes=((T0 + 61 * MINUTE, "B", 1),))) == replay(PLAIN)
     early = replay(PLAIN, frame._replace(changes=((T0 - MINUTE, "B", 1),)))
-    assert [(fact.kind, fact.at_ms) for fact in early[:2]] == [(FactKind.STARTED, T0), (FactKind.TARIFF_CHANGED, T0)]
+    assert [(fact.kind, fact.at_ms) for fact in early[1:3]] == [(FactKind.SAMPLED, T0), (FactKind.TARIFF_CHANGED, T0)]
 
 
 def test_a_change_behind_what_has_been_priced_makes_the_feed_inexact() -> None:
@@ -388,7 +533,7 @@ def test_what_comes_after_a_change_is_known_and_was_before_it_is_before_it(minut
     last = feed.end(known[-1].frame)
     assert last is not None
     assert [*facts, *last] == replay([PLAIN[0], *known])
-    assert [fact.kind for fact in facts[:3]] == [FactKind.STARTED, FactKind.SAMPLED, FactKind.TARIFF_CHANGED]
+    assert [fact.kind for fact in facts[2:4]] == [FactKind.SAMPLED, FactKind.TARIFF_CHANGED]
     late = with_change(event(minutes, 9, 500))
     feed, _ = feed_all([PLAIN[0], *known[:-1], late])
     assert not feed.exact

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from busbar.avro import encode
 from busbar.pricing.jsontext import parse_json
+from tests.unit.pricing.builders import component, element, tariff_json
 from tests.unit.services.billing.scenario import TARIFFS, random_sessions
-from tests.unit.services.billing.world import World
+from tests.unit.services.billing.world import Session, World
 
 
 def records(world: World) -> dict[str, Any]:
@@ -68,6 +69,24 @@ def test_records_do_not_depend_on_batches_restarts_and_repeats(
     assert {
         key: (row["status"], row["cdr_id"], row["cdr_count"]) for key, row in world.tables.sessions.items()
     } == known
+
+
+def test_an_event_that_has_the_order_of_the_start_costs_the_same_after_a_restart() -> None:
+    by_power = tariff_json(
+        element(component("ENERGY", "1"), max_power=Decimal("0.7")), element(component("ENERGY", "2"))
+    )
+    session = Session("")  # which tariff it has becomes known at its end
+    events = [session.started(), session.measured(0, 600, seq_no=1)]
+    session.tariff = "P/1"
+    events.append(session.ended(60, 1000, seq_no=2))
+    whole = World({"P/1": by_power})
+    whole.batch(*events)
+    world = World({"P/1": by_power}, journal_batches=1, few_events=0)
+    for event in events:
+        world.batch(event)
+        world.restart()
+    assert world.tables.cdrs == whole.tables.cdrs
+    assert whole.session()["cost_excl"] == 2  # 1 kW all along: what is counted at the start takes no time
 
 
 @settings(max_examples=12, deadline=None)
