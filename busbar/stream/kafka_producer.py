@@ -120,6 +120,7 @@ class KafkaProducer:
         self._producer: Any = None
         self._broken: str | None = None
         self._replacing = False
+        self._stopping = False
         self._timer: asyncio.Handle | None = None
         self._wake = asyncio.Event()
         self._alarm = asyncio.Event()
@@ -154,9 +155,10 @@ class KafkaProducer:
         if self._producer is not None:
             try:
                 await asyncio.wait_for(self.flush(), deadline_seconds)
-            except TimeoutError:
+            except (TimeoutError, RuntimeError):  # a producer that has failed sends nothing any more
                 complete = False
                 logger.error("stopped with unacknowledged records", extra={"bytes": self.unacknowledged_bytes})
+        self._stopping = True
         tasks = [*self._tasks, *([self._refreshing] if self._refreshing else [])]
         for task in tasks:
             task.cancel()
@@ -377,6 +379,7 @@ class KafkaProducer:
         metrics.UNKNOWN_PARTITION.labels(queue.topic).inc()
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._find_homes(), name="producer-metadata")
+            self._refreshing.add_done_callback(self._own_task_ended)
 
     async def _find_homes(self) -> None:
         pause = 0.0
@@ -416,11 +419,17 @@ class KafkaProducer:
         self._alarm.set()
 
     def _own_task_ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s has ended", task.get_name(), exc_info=error)
-            self._failure = error
-            if not self._failed_future.done():
-                self._failed_future.set_result(None)
+        """Fail loudly: a producer that sends nothing, and says nothing, would hold up its worker for ever."""
+        if self._stopping:
+            return
+        # Not by us: aiokafka lets cancellations of its own out, now and then.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return  # the metadata has been found
+        logger.error("%s has ended", task.get_name(), exc_info=error)
+        self._failure = error
+        if not self._failed_future.done():
+            self._failed_future.set_result(None)
 
     def _adopt(self, producer: Any) -> None:
         self._producer = producer

@@ -69,6 +69,34 @@ async def test_a_producer_that_hangs_is_replaced_once_a_new_one_can_connect(kafk
     assert _replacements("producer", "Stalled") == before + 1
 
 
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_producer_whose_own_task_is_cancelled_says_so(kafka_servers: str, number: int) -> None:
+    topic = await _topic(kafka_servers)
+    producer = KafkaProducer(kafka_servers)
+    await producer.start()
+    await until(partial(producer.refresh, topic))
+    _append(producer, topic, 0)
+    producer._tasks[number].cancel()
+    with pytest.raises(RuntimeError, match="has failed"):
+        await asyncio.wait_for(producer.flush(), 5)
+    assert producer.problem() == "the producer's own task has ended"
+    assert not await producer.stop()
+
+
+async def test_a_producer_that_cannot_look_for_a_partition_says_so(
+    kafka_servers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: str) -> None:
+        raise OSError("unforeseen")
+
+    async with KafkaProducer(kafka_servers) as producer:
+        monkeypatch.setattr(producer, "refresh", fail)
+        _append(producer, f"nowhere.{time.time_ns()}", 0)
+        with pytest.raises(RuntimeError, match="has failed"):
+            await asyncio.wait_for(producer.flush(), 5)
+        assert producer.problem() is not None
+
+
 async def test_what_aiokafka_cancels_in_itself_ends_nobody_else(kafka_servers: str) -> None:
     # A consumer that is stopped before its tasks have begun is one of the cases.
     consumer = KafkaConsumer(kafka_servers)
