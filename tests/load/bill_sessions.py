@@ -1,22 +1,31 @@
 """Replay real charging sessions through the sockets with three kinds of tariffs, and see that every bill is right.
 
     python tests/load/bill_sessions.py SESSIONS.csv [--versions 1.6 2.0.1] [--chaos] [--run-file .busbar/run.json]
+    python tests/load/bill_sessions.py SESSIONS.csv --chaos --kill --rebuild
 
 The file and the replay are those of `replay_sessions.py`. Stations take turns with the tariffs: one by energy with a
 fee, one with a price by day and another by night, one by time in steps with a minimum. What each session costs is
 worked out here a second time, from the file and in exact fractions, without the pricing engine. The sum of all records
-of each session, credits taken off, must be the same to the last decimal. Exits with 1 on any difference.
+of each session, credits taken off, must be the same to the last decimal. Each session has one record that stands, and
+`csms.cdrs` holds what the table does. Exits with 1 on any difference.
+
+With `--kill`, processes of sessions and of billing, two of each, get SIGKILL in turn as long as the replay goes on.
+With `--rebuild`, two rebuilds follow. A billing with empty tables folds everything from offset 0, which must lead to
+the same records byte for byte. Then sessions with empty tables do so, and tell billing all their events a second time:
+no record may be added or changed. Both are for a stack of the script's own, and with `--kill` rebuilds are killed, too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -31,6 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from busbar.local.runfile import RunFile
 from busbar.ocpp.versions import Version
 from tests.load.billing import CONFIGURED_SECONDS, Charged, charged, post
+from tests.load.cdr_check import Kept, caught_up, kept
+from tests.load.own_stack import OwnStack, own_stack
 from tests.load.replay_client import Chaos, Counts, ReplayStation, WrongAnswer
 from tests.load.replay_sessions import (
     CHAOS,
@@ -76,6 +87,8 @@ TARIFFS = {
         min_price={"before_taxes": Decimal(150), "after_taxes": Decimal(165)},
     ),
 }
+REBUILD_KILL_SECONDS = 15.0
+"""For so long a rebuild is killed again and again."""
 _DIGITS = {"energy": 2, "night": 2, "time": 0}
 
 
@@ -144,10 +157,25 @@ def _rounded(value: Fraction, digits: int) -> Decimal:
     return Decimal(floor(value * 10**digits + Fraction(1, 2))).scaleb(-digits)
 
 
-async def replay(run: RunFile, options: argparse.Namespace, version: Version) -> bool:
-    """Replay everything in one version and judge the bills. Returns whether all is well."""
-    counts, name = Counts(), f"BS{version.label}{int(time.time()) % 10**7}"
-    chaos = CHAOS if options.chaos else Chaos()
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A station, its tariff and what it replays."""
+
+    told: Replay16 | Replay201
+    station: ReplayStation
+    kind: str
+    sessions: Sequence[Session]
+
+    async def run(self) -> None:
+        await self.told.boot()
+        await self.told.run(self.sessions)
+        await self.station.close()
+
+
+def configure(run: RunFile, options: argparse.Namespace, version: Version, counts: Counts) -> list[Job]:
+    """Tariffs, sites and stations of one version."""
+    name = f"BS{version.label}{int(time.time()) % 10**7}"
+    chaos = replace(CHAOS if options.chaos else Chaos(), late=options.kill)
     urls = [edge.url for edge in run.edges]
     post(run, "/v1/tokens", {"id_token": name, "allow_concurrent": True, "max_concurrent": 10_000})
     for kind, tariff in TARIFFS.items():
@@ -162,28 +190,93 @@ async def replay(run: RunFile, options: argparse.Namespace, version: Version) ->
         random = Random(f"{options.seed}/{version}/{number}")
         station = ReplayStation(station_id, password, version, urls, random=random, chaos=chaos, counts=counts)
         told = (Replay16 if version is Version.V16 else Replay201)(station, name, options.samples)
-        jobs.append((told, station, kind, piece))
+        jobs.append(Job(told, station, kind, piece))
+    return jobs
+
+
+async def replay(
+    run: RunFile, own: OwnStack | None, options: argparse.Namespace, version: Version
+) -> tuple[bool, list[str]]:
+    """Replay everything in one version and judge the bills. Returns whether all is well, and the stations."""
+    counts = Counts()
+    jobs = configure(run, options, version, counts)
+    stations = [job.station.station_id for job in jobs]
     await asyncio.sleep(CONFIGURED_SECONDS)
     begin = time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        for told, station, _, piece in jobs:
-            group.create_task(_run(told, station, piece))
-    count = sum(len(piece) for *_, piece in jobs)
-    seconds = time.monotonic() - begin
+    async with contextlib.AsyncExitStack() as trouble:
+        if own is not None and options.kill:
+            await trouble.enter_async_context(own.killing(("billing", "sessions"), f"{options.seed}/{version}"))
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job.run())
+        seconds = time.monotonic() - begin
+    count = sum(len(job.sessions) for job in jobs)
     print(f"OCPP {version}: {count} sessions in {counts.calls} CALLs and {seconds:.1f} s", flush=True)
-    found = await charged(run.postgres.url, [station.station_id for _, station, *_ in jobs], count, options.patience)
-    return judge(version, [(station.station_id, kind, piece) for _, station, kind, piece in jobs], found, options)
+    if counts.duplicates or counts.reconnects or counts.reordered:
+        print(
+            f"  {counts.duplicates} CALLs sent twice, {counts.reconnects} broken connections,"
+            f" {counts.reordered} offline queues in disorder"
+        )
+    if own is not None:
+        tell_kills(own)
+        await caught_up(run, options.patience)
+    found = await charged(run.postgres.url, stations, count, options.patience)
+    good = judge(version, jobs, found, options)
+    return told_once(await kept(run, stations)) and good, stations
 
 
-async def _run(told: Replay16 | Replay201, station: ReplayStation, piece: Sequence[Session]) -> None:
-    await told.boot()
-    await told.run(piece)
-    await station.close()
+def tell_kills(own: OwnStack) -> None:
+    """Say who was killed since the last time, and who has ended without."""
+    if own.kills:
+        print("  SIGKILL: " + ", ".join(f"{count} of {service}" for service, count in sorted(own.kills.items())))
+        own.kills.clear()
+    for line in own.by_itself():
+        print(f"  by itself: {line}")
+    own.said.clear()
+
+
+def told_once(found: Kept) -> bool:
+    """Whether each session has one record, and the topic holds what the table does."""
+    print(
+        f"  {len(found.rows)} records and credits in the table, {len(found.told)} on csms.cdrs in {found.copies} copies"
+    )
+    tell(found.problems)
+    return not found.problems
+
+
+def tell(problems: Sequence[str]) -> None:
+    for problem in problems[:20]:
+        print(f"  WRONG {problem}")
+    if len(problems) > 20:
+        print(f"  WRONG and {len(problems) - 20} more")
+
+
+async def rebuild(own: OwnStack, service: str, stations: Sequence[str], options: argparse.Namespace) -> bool:
+    """Have a service with empty tables fold everything from offset 0; whether all records are as they were."""
+    run = own.system.run
+    before = await kept(run, stations)
+    begin = time.monotonic()
+    await own.forget(service)
+    await own.system.start_service(service)
+    async with contextlib.AsyncExitStack() as trouble:
+        if options.kill:
+            await trouble.enter_async_context(own.killing(("billing", service), f"{options.seed}/rebuild"))
+            await asyncio.sleep(REBUILD_KILL_SECONDS)
+    await caught_up(run, options.patience)
+    after = await kept(run, stations)
+    print(f"rebuild of {service} from offset 0: {time.monotonic() - begin:.1f} s")
+    tell_kills(own)
+    good = told_once(after)
+    problems = list(before.differences(after))
+    tell(problems)
+    same = sum(after.rows.get(key) == row for key, row in before.rows.items())
+    print(f"  {same} of {len(before.rows)} records are the same, byte for byte")
+    return good and not problems
 
 
 def judge(
     version: Version,
-    jobs: Sequence[tuple[str, str, Sequence[Session]]],
+    jobs: Sequence[Job],
     found: Sequence[Charged],
     options: argparse.Namespace,
 ) -> bool:
@@ -191,8 +284,9 @@ def judge(
     by_place = {(each.station_id, each.started_ms): each for each in found}
     sums: dict[str, list[Decimal]] = {kind: [Decimal(0)] * 4 for kind in TARIFFS}
     problems: list[str] = []
-    for station_id, kind, piece in jobs:
-        for session in piece:
+    for job in jobs:
+        station_id, kind = job.station.station_id, job.kind
+        for session in job.sessions:
             wanted = tuple(expected(kind, session, version, options.samples))
             got = by_place.get((station_id, int(session.begin.timestamp() * 1000)))
             paid = (None, None) if got is None else (got.excl, got.incl)
@@ -203,30 +297,38 @@ def judge(
                 )
             for place, amount in enumerate((*wanted, *paid)):
                 sums[kind][place] += amount or 0
-    if len(found) != sum(len(piece) for *_, piece in jobs):
-        problems.append(f"billing has {len(found)} sessions")
+    if len(found) != sum(len(job.sessions) for job in jobs) or len(found) != len(by_place):
+        problems.append(f"billing has {len(found)} sessions, {len(by_place)} of them with a begin of their own")
     statuses = Counter(each.status for each in found)
     corrected = sum(each.records > 1 for each in found)
     print(f"  {dict(statuses)}, {corrected} corrected")
     for kind, (excl, incl, net_excl, net_incl) in sums.items():
         print(f"  {kind:8} expected {excl} / {incl}, records come to {net_excl} / {net_incl}")
-    for problem in problems[:20]:
-        print(f"  WRONG {problem}")
-    if len(problems) > 20:
-        print(f"  WRONG and {len(problems) - 20} more")
+    tell(problems)
     return not problems
 
 
 async def main(options: argparse.Namespace) -> int:
     good = True
-    async with system(options.run_file) as run:
+    stations: list[str] = []
+    async with contextlib.AsyncExitStack() as exits:
+        own: OwnStack | None = None
+        if options.kill or options.rebuild:
+            own = await exits.enter_async_context(own_stack(edge=2, sessions=2, billing=2))
+            run = own.system.run
+        else:
+            run = await exits.enter_async_context(system(options.run_file))
         for name in options.versions:
             try:
-                good = await replay(run, options, Version(name)) and good
+                is_right, those = await replay(run, own, options, Version(name))
+                good, stations = is_right and good, stations + those
             except* WrongAnswer as group:
                 good = False
                 for error in group.exceptions:
                     print(f"  WRONG {error}")
+        if own is not None and options.rebuild:
+            for service in ("billing", "sessions"):
+                good = await rebuild(own, service, stations, options) and good
     print("verdict: every bill is right" if good else "verdict: FAILED")
     return 0 if good else 1
 
@@ -235,4 +337,9 @@ if __name__ == "__main__":
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     parser = command_line(__doc__ or "")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds for billing to end")
-    sys.exit(asyncio.run(main(parser.parse_args())))
+    parser.add_argument("--kill", action="store_true", help="SIGKILL to processes of sessions and billing, in turn")
+    parser.add_argument("--rebuild", action="store_true", help="fold everything from offset 0 again, and compare")
+    parsed = parser.parse_args()
+    if parsed.run_file and (parsed.kill or parsed.rebuild):
+        parser.error("--kill and --rebuild are for a stack of the script's own, without --run-file")
+    sys.exit(asyncio.run(main(parsed)))

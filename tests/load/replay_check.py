@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -99,26 +99,56 @@ async def in_kafka(bootstrap_servers: str, stations: Collection[str]) -> Found:
 
 
 async def _events(bootstrap_servers: str, keys: frozenset[bytes]) -> list[dict[str, Any]]:
-    """All session events of these stations, decoded by `fastavro` with the lock file."""
+    """All session events of these stations."""
+    read = reader("csms.SessionEvent")
+    return [read(record.value) async for record in records(bootstrap_servers, TOPIC) if record.key in keys]
+
+
+def reader(name: str) -> Callable[[bytes], dict[str, Any]]:
+    """Decodes records of a schema by `fastavro` with the lock file."""
     lock = json.loads((ROOT / "schemas" / "registry.lock.json").read_text())
     schemas = {entry["id"]: fastavro.parse_schema(json.loads(entry["schema"])) for entry in lock}
-    newest = schemas[max(entry["id"] for entry in lock if entry["name"] == "csms.SessionEvent")]
+    newest = schemas[max(entry["id"] for entry in lock if entry["name"] == name)]
+
+    def read(value: bytes) -> dict[str, Any]:
+        found: Any = fastavro.schemaless_reader(
+            io.BytesIO(value[5:]), schemas[int.from_bytes(value[1:5], "big")], newest
+        )
+        return dict(found)
+
+    return read
+
+
+async def records(bootstrap_servers: str, topic: str) -> AsyncIterator[Any]:
+    """Every record of a topic, from the first to the last one of now."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        count = await _partition_count(bootstrap_servers, TOPIC)
-        partitions = [TopicPartition(TOPIC, number) for number in range(count)]
+        count = await _partition_count(bootstrap_servers, topic)
+        partitions = [TopicPartition(topic, number) for number in range(count)]
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await consumer.end_offsets(partitions)
-        events: list[Any] = []
         while any([await consumer.position(each) < ends[each] for each in partitions]):
-            for records in (await consumer.getmany(timeout_ms=500)).values():
-                for record in records:
-                    if record.key in keys:
-                        schema = schemas[int.from_bytes(record.value[1:5], "big")]
-                        events.append(fastavro.schemaless_reader(io.BytesIO(record.value[5:]), schema, newest))
-        return events
+            for found in (await consumer.getmany(timeout_ms=500)).values():
+                for record in found:
+                    yield record
+    finally:
+        await consumer.stop()
+
+
+async def end_offsets(bootstrap_servers: str, topics: Collection[str]) -> dict[tuple[str, int], int]:
+    """Where each partition of these topics ends at this moment."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None)
+    await consumer.start()
+    try:
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in range(await _partition_count(bootstrap_servers, topic))
+        ]
+        found = await consumer.end_offsets(partitions)
+        return {(each.topic, each.partition): end for each, end in found.items()}
     finally:
         await consumer.stop()
 
