@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -46,6 +46,15 @@ class Row:
     def cpu_sum(self) -> float:
         """CPU microseconds per message of everything but the client."""
         return sum(value for role, value in self.cpu_us.items() if role != "client")
+
+
+def quantiles(latencies: Iterable[float]) -> tuple[float, float, float]:
+    """p50, p95 and p99 in milliseconds."""
+    ordered = sorted(latencies)
+    if not ordered:
+        return (math.nan,) * 3
+    p50, p95, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * q))] * 1000 for q in (0.5, 0.95, 0.99))
+    return p50, p95, p99
 
 
 def by_role(cpu: dict[str, float]) -> dict[str, float]:

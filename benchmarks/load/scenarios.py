@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -17,10 +18,10 @@ from typing import Any
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks.load import frames
+from benchmarks.load import billing, frames
 from benchmarks.load.client import Fleet, Heartbeats, MakeScript, Mix16, Tally, TransactionEvents
 from benchmarks.load.commands import ACTION, Caller
-from benchmarks.load.report import Row
+from benchmarks.load.report import Row, quantiles
 from benchmarks.load.system import Accounts, Shape, System
 from busbar.config import Env
 from busbar.local.figures import quantile
@@ -36,6 +37,8 @@ TAKEOVER_RATE = 500.0
 BACKLOG_SECONDS = 40.0
 """A machine that makes no backlog of the wanted length in so long gets a shorter one."""
 REPLAY_SECONDS = 60.0
+PAIRS = 5
+"""Slices with billing, and as many without; each is half as long as the measured time of other scenarios."""
 
 ONE = Shape()
 TWO = Shape(edges=2, sessions=2)
@@ -81,27 +84,26 @@ async def fleet_of(
     subprotocol: str = "ocpp2.0.1",
     *,
     edges: list[str] | None = None,
-    prefix: str = "",
+    site_id: str | None = None,
     boot: frames.Template | None = None,
 ) -> AsyncIterator[Fleet]:
-    """Stations that nobody has met before, disconnected in the end."""
-    prefix = f"B{os.getpid()}-{time.time_ns() // 1_000_000 % 10_000_000}{prefix}"
-    fleet = await Fleet.connect(edges or system.edges, count, script, subprotocol, prefix=prefix, boot=boot)
+    """Stations that nobody has met before, disconnected in the end.
+
+    Args:
+        site_id: Where they are registered, each with a password; without it nobody has heard of them.
+    """
+    prefix = f"B{os.getpid()}-{time.time_ns() // 1_000_000 % 10_000_000}"
+    names = [f"{prefix}-{number:05d}" for number in range(count)]
+    passwords = await system.register(names, site_id) if site_id else None
+    fleet = await Fleet.connect(
+        edges or system.edges, count, script, subprotocol, prefix=prefix, passwords=passwords, boot=boot
+    )
     try:
         yield fleet
     finally:
         fleet.abandon()
         fleet.close()
     await system.settle()
-
-
-def quantiles(latencies: Iterable[float]) -> tuple[float, float, float]:
-    """p50, p95 and p99 in milliseconds."""
-    ordered = sorted(latencies)
-    if not ordered:
-        return (math.nan,) * 3
-    p50, p95, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * q))] * 1000 for q in (0.5, 0.95, 0.99))
-    return p50, p95, p99
 
 
 def account(row: Row, tally: Tally, elapsed: float, before: Accounts, after: Accounts) -> Row:
@@ -367,6 +369,66 @@ async def _folded(connection: asyncpg.Connection[asyncpg.Record]) -> int:
     return int(value)
 
 
+def beside_billing(name: str, title: str, rate: float | None = None) -> Scenario:
+    """A load in slices without and with billing, in turn; first without a tariff, then with one."""
+
+    async def run(system: System, options: Options) -> list[Row]:
+        site = f"bench-{time.time_ns() // 1_000_000}"
+        await billing.configure(system, site)
+        rows = []
+        async with billing.billing_of(system) as its:
+            for site_id, tariff in ((None, "no tariff"), (site, "with a tariff")):
+                async with fleet_of(system, options.stations, TransactionEvents, site_id=site_id) as fleet:
+                    without, those = await _in_pairs(system, its, fleet, options, rate)
+                    for slices, what in ((without, "billing stopped"), (those, "billing running")):
+                        row = Row(name, f"{title}, {tariff}, {what}", len(fleet.stations))
+                        rows.append(billing.joined(row, slices))
+                    rows[-1].notes += billing.comparison(without, those, is_closed=rate is None)
+        return rows
+
+    return Scenario(name, f"{title}, without and with billing in turn", run)
+
+
+async def _in_pairs(
+    system: System, its: billing.Billing, fleet: Fleet, options: Options, rate: float | None
+) -> tuple[list[billing.Slice], list[billing.Slice]]:
+    """Slices without and with billing, as many of each; every other pair begins with the one with it.
+
+    Billing has read everything before each of them.
+    """
+    without: list[billing.Slice] = []
+    those_with: list[billing.Slice] = []
+
+    async def drive(seconds: float) -> float:
+        return await (fleet.closed_loop(seconds) if rate is None else fleet.open_loop(rate, seconds))
+
+    for number in range(2 * PAIRS):
+        has_billing = number % 4 in (1, 2)
+        if not has_billing:
+            its.stop()
+        system.look()
+        await drive(options.warm / 2)
+        before = system.accounts()
+        elapsed = await drive(options.seconds / 2)
+        after = system.accounts()
+        row = account(Row("", "", 0), fleet.tally, elapsed, before, after)
+        latencies = array("d", fleet.tally.latencies)
+        await drain(row, fleet)
+        spent = after.since(before)
+        del spent["client"]
+        over = system.accounts()
+        lag = await its.lag()
+        its.go_on()
+        catch_up = await its.caught_up(fleet)
+        if has_billing:
+            later = system.accounts().since(over)
+            spent |= {role: spent[role] + later[role] for role in billing.CATCHING_UP}
+            those_with.append(billing.Slice(row, latencies, spent, catch_up, lag))
+        else:
+            without.append(billing.Slice(row, latencies, spent))
+    return without, those_with
+
+
 async def takeover(system: System, options: Options) -> list[Row]:
     """A sessions process goes while events come in; what stations and the lease rows see of it."""
     lease = WorkerSettings.from_env(Env()).lease_seconds
@@ -467,6 +529,8 @@ _ALL = (
     closed("events-5000", "TransactionEvent 2.0.1", TransactionEvents, stations=5000),
     closed("mix", "1.6 mix", Mix16, "ocpp1.6"),
     *map(opened, (200, 500, 1000, 2000)),
+    beside_billing("billing", "TransactionEvent 2.0.1"),
+    beside_billing("billing-1000", "TransactionEvent, open loop 1,000/s", 1000.0),
     Scenario("storm", "5,000 stations connect and boot at once", storm),
     Scenario("scaling", "the same rate from ever more stations", scaling),
     Scenario("idle", "sockets that send nothing", idle),

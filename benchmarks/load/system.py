@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,16 +195,23 @@ class System:
 
     async def prepare(self, storm: int) -> dict[str, str]:
         """Make what the scenarios need, straight in the configuration: a token, and stations with passwords."""
-        passwords = {f"STORM-{number:05d}": generate_password() for number in range(storm)}
+        passwords = await self.register(f"STORM-{number:05d}" for number in range(storm))
         async with self.database() as connection:
-            await connection.executemany(
-                "INSERT INTO config.stations (station_id, password_hash) VALUES ($1, $2)"
-                " ON CONFLICT (station_id) DO UPDATE SET password_hash = excluded.password_hash",
-                [(name, hash_password(word, self.pepper, generated=True)) for name, word in passwords.items()],
-            )
             await connection.execute(
                 "INSERT INTO config.tokens (id_token, id_token_key, id_token_type, allow_concurrent)"
                 " VALUES ('BENCH-TOKEN', 'bench-token', 'ISO14443', true) ON CONFLICT DO NOTHING"
+            )
+        return passwords
+
+    async def register(self, names: Iterable[str], site_id: str | None = None) -> dict[str, str]:
+        """Put stations into the configuration, if they are not there; returns their new passwords."""
+        passwords = {name: generate_password() for name in names}
+        hashes = [hash_password(word, self.pepper, generated=True) for word in passwords.values()]
+        async with self.database() as connection:
+            await connection.executemany(
+                "INSERT INTO config.stations (station_id, password_hash, site_id) VALUES ($1, $2, $3)"
+                " ON CONFLICT (station_id) DO UPDATE SET password_hash = excluded.password_hash",
+                [(name, hashed, site_id) for name, hashed in zip(passwords, hashes, strict=True)],
             )
         return passwords
 
