@@ -18,6 +18,25 @@ import time
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
+_TRIES = 20
+
+
+def step_back(nice: int) -> None:
+    """Leave the processor to others where they want it.
+
+    Linux may share it out among sessions first (`kernel.sched_autogroup_enabled`), and niceness then counts only among
+    the processes of one session. The child is a session of its own: that one has to step back as well.
+    """
+    os.nice(nice)
+    for _ in range(_TRIES):
+        try:
+            with open("/proc/self/autogroup", "w") as session:
+                session.write(str(min(nice, 19)))
+            return
+        except BlockingIOError:
+            time.sleep(0.1)  # of all sessions of ordinary users, one may do so every tenth of a second
+        except OSError:
+            return  # no Linux, or one that knows no such thing
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -32,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
     if options.nice:
-        os.nice(options.nice)
+        step_back(options.nice)
     if options.uid is not None:
         os.setgroups([])
         os.setgid(options.gid)

@@ -15,6 +15,7 @@ import pytest
 from busbar.local import tied
 from busbar.local.process import Process
 
+AUTOGROUP = Path("/proc/self/autogroup")
 PARENT = """
 import sys, time
 from pathlib import Path
@@ -113,6 +114,14 @@ async def test_a_child_may_step_back_for_others(tmp_path: Path) -> None:
         child.start()
         assert await child.wait(10) == 0
         assert child.log_path.read_text() == f"nice {min(19, os.nice(0) + nice)}\n"
+
+
+@pytest.mark.skipif(not os.access(AUTOGROUP, os.W_OK), reason="this system does not weigh sessions")
+async def test_a_child_that_steps_back_does_so_with_its_session_too(tmp_path: Path) -> None:
+    child = Process("child", ["cat", str(AUTOGROUP)], log_path=tmp_path / "log", nice=7)
+    child.start()
+    assert await child.wait(10) == 0
+    assert child.log_path.read_text().split()[1:] == ["nice", "7"]
 
 
 async def test_the_output_is_kept_over_restarts(tmp_path: Path) -> None:
