@@ -136,9 +136,9 @@ def report(group: str, batch: Batch, folded: Folded) -> None:
     for fate, records in (("held", folded.held), ("dead-letter", [record for record, _ in folded.dead])):
         for topic, count in Counter(record.topic for record in records).items():
             fates[topic] -= count
-            metrics.RECORDS.labels(group, topic, fate).inc(count)
+            metrics.records(group, topic, fate).inc(count)
     for topic, count in fates.items():
-        metrics.RECORDS.labels(group, topic, "handled").inc(count)
+        metrics.records(group, topic, "handled").inc(count)
     if folded.busy:
         metrics.BUSY.labels(group).inc(len(folded.busy))
     for record, reason in folded.dead:
@@ -229,7 +229,7 @@ class Outbox:
                 headers=result.headers,
             )
         for topic, count in Counter(result.topic for result in results).items():
-            metrics.RESULTS.labels(self._group, topic).inc(count)
+            metrics.results(self._group, topic).inc(count)
 
     async def _ask(self, topic: str) -> int:
         """The topic's partition count, from the broker unless it was asked a moment ago; 0 if there is none."""

@@ -35,5 +35,11 @@ def events(version: str, action: str) -> Counter:
 
 
 @cache
+def command_events(stage: str) -> Counter:
+    """The child of `COMMAND_EVENTS`."""
+    return COMMAND_EVENTS.labels(stage)
+
+
+@cache
 def boots(status: str) -> Counter:
     return BOOTS.labels(status)

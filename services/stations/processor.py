@@ -133,7 +133,7 @@ def _parse(text: str) -> Any:
 
 def _count(state: State, event: StationEvent | CommandNews) -> None:
     if isinstance(event, CommandNews):
-        metrics.COMMAND_EVENTS.labels(event.stage).inc()
+        metrics.command_events(event.stage).inc()
         return
     call = event.call
     metrics.events(call.version.value, call.action).inc()
