@@ -245,8 +245,9 @@ def told_once(found: Kept) -> bool:
 
 
 def tell(problems: Sequence[str]) -> None:
+    """Print the first of them, each of the length of a few lines."""
     for problem in problems[:20]:
-        print(f"  WRONG {problem}")
+        print(f"  WRONG {problem[:600]}")
     if len(problems) > 20:
         print(f"  WRONG and {len(problems) - 20} more")
 
