@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -22,8 +22,6 @@ from benchmarks.load.system import System
 
 EVENTS_TOPIC = "csms.session-events"
 CATCH_UP_SECONDS = 60.0
-CATCHING_UP = ("billing", "postgres", "kafka")
-"""Who works for billing after the load has ended; the others only idle then."""
 CONFIGURED_SECONDS = 8.0
 """Services look for other tariffs every five seconds, and an assignment takes effect a second after it was made."""
 TARIFF: dict[str, Any] = {
@@ -47,30 +45,10 @@ TARIFF: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A stretch of the load, with billing or without."""
+    """A short stretch of the load, with billing or without."""
 
     row: Row
-    """What was measured while the load went on."""
     latencies: array[float]
-    cpu_seconds: dict[str, float]
-    """By role, without the client's. What billing has put off until the load had ended is in it."""
-    catch_up_seconds: float = 0.0
-    """From the last answer until billing had read everything."""
-    lag: int = 0
-    """Session events that billing had not read then."""
-
-    @property
-    def answered(self) -> int:
-        return max(1, len(self.latencies))
-
-    @property
-    def cpu_us(self) -> float:
-        """Microseconds a message of everything but the client."""
-        return sum(self.cpu_seconds.values()) / self.answered * 1e6
-
-    @property
-    def billing_us(self) -> float:
-        return self.cpu_seconds.get("billing", 0.0) / self.answered * 1e6
 
 
 def joined(row: Row, slices: Sequence[Slice]) -> Row:
@@ -84,36 +62,54 @@ def joined(row: Row, slices: Sequence[Slice]) -> Row:
     return row
 
 
-def comparison(without: Sequence[Slice], those_with: Sequence[Slice], *, is_closed: bool) -> list[str]:
-    """What billing takes, of pairs of slices without and with it."""
-    notes = []
-    if is_closed:
-        rate = statistics.median(each.row.rate for each in without)
-        ratio = statistics.median(each.row.rate for each in those_with) / rate
-        pairs = [b.row.rate / a.row.rate for a, b in zip(without, those_with, strict=True)]
-        notes += [
-            f"{ratio:.3f} of the rate without it (medians of {len(pairs)} slices each; by pairs"
-            f" {_span(pairs, '.3f')}, median {statistics.median(pairs):.3f})",
+@dataclass(slots=True)
+class Comparison:
+    """Slices without and with billing, in pairs, and what all of it took until billing had read everything.
+
+    Billing reads in its slices what came in those without it, too: it has twice as much to do in them, or all that it
+    is let do.
+    """
+
+    without: list[Slice] = field(default_factory=list)
+    those_with: list[Slice] = field(default_factory=list)
+    answered: int = 0
+    lag: int = 0
+    """Session events that billing had not read when the load ended."""
+    catch_up_seconds: float = 0.0
+    """From then until it had."""
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """By role, from the first slice until then."""
+
+    def notes(self, *, is_closed: bool) -> list[str]:
+        """What billing takes."""
+        own = self.cpu_seconds.get("billing", 0.0) / max(1, self.answered) * 1e6
+        return [
+            *(self._rates() if is_closed else self._latencies()),
+            f"{own:.0f} us of billing's CPU for each message in the end, for it was behind by {self.lag:,} events and"
+            f" caught up in {self.catch_up_seconds:.1f} s",
         ]
-    else:
+
+    def _rates(self) -> list[str]:
+        without, those = ([each.row.rate for each in slices] for slices in (self.without, self.those_with))
+        pairs = sorted(b / a for a, b in zip(without, those, strict=True))
+        low, high = pairs[len(pairs) // 4], pairs[-1 - len(pairs) // 4]
+        return [
+            f"{statistics.median(those) / statistics.median(without):.3f} of the rate without it"
+            f" (medians of {len(pairs)} slices each; half of the pairs {low:.3f} to {high:.3f},"
+            f" median {statistics.median(pairs):.3f})"
+        ]
+
+    def _latencies(self) -> list[str]:
+        found = []
         for place, level in ((0, "p50"), (2, "p99")):
             before, after = (
-                statistics.median(each.row.quantiles_ms[place] for each in slices) for slices in (without, those_with)
+                statistics.median(each.row.quantiles_ms[place] for each in slices)
+                for slices in (self.without, self.those_with)
             )
-            notes.append(f"{level} {after:.1f} ms, {before:.1f} without it (medians of {len(without)} slices each)")
-    cpu, cpu_with = (statistics.median(each.cpu_us for each in slices) for slices in (without, those_with))
-    lags, waits = ([float(each.lag) for each in those_with], [each.catch_up_seconds for each in those_with])
-    return [
-        *notes,
-        f"behind by {_span(lags, ',.0f')} events when the load ended, caught up after {_span(waits, '.1f')} s",
-        f"with that {cpu_with:.0f} us of CPU for each message, {cpu:.0f} without billing;"
-        f" {statistics.median(each.billing_us for each in those_with):.0f} are its own",
-    ]
-
-
-def _span(values: Sequence[float], form: str) -> str:
-    low, high = format(min(values), form), format(max(values), form)
-    return low if low == high else f"{low} to {high}"
+            found.append(
+                f"{level} {after:.1f} ms, {before:.1f} without it (medians of {len(self.without)} slices each)"
+            )
+        return found
 
 
 class Billing:
@@ -127,9 +123,12 @@ class Billing:
 
     def stop(self) -> None:
         """Let it do nothing (SIGSTOP)."""
-        self._stopped = self._system.pids("billing")
-        for pid in self._stopped:
-            os.kill(pid, signal.SIGSTOP)
+        if not self._stopped:
+            self._stopped = [
+                entry.pid for entry in self._system.run.services if entry.service == "billing" and entry.pid
+            ]
+            for pid in self._stopped:
+                os.kill(pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it work."""

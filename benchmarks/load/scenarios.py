@@ -37,8 +37,8 @@ TAKEOVER_RATE = 500.0
 BACKLOG_SECONDS = 40.0
 """A machine that makes no backlog of the wanted length in so long gets a shorter one."""
 REPLAY_SECONDS = 60.0
-PAIRS = 5
-"""Slices with billing, and as many without; each is half as long as the measured time of other scenarios."""
+PAIRS = 10
+"""Slices with billing, and as many without; each is a quarter of the measured time of other scenarios."""
 
 ONE = Shape()
 TWO = Shape(edges=2, sessions=2)
@@ -379,54 +379,54 @@ def beside_billing(name: str, title: str, rate: float | None = None) -> Scenario
         async with billing.billing_of(system) as its:
             for site_id, tariff in ((None, "no tariff"), (site, "with a tariff")):
                 async with fleet_of(system, options.stations, TransactionEvents, site_id=site_id) as fleet:
-                    without, those = await _in_pairs(system, its, fleet, options, rate)
-                    for slices, what in ((without, "billing stopped"), (those, "billing running")):
+                    found = await _in_turn(system, its, fleet, options, rate)
+                    for slices, what in ((found.without, "billing stopped"), (found.those_with, "billing running")):
                         row = Row(name, f"{title}, {tariff}, {what}", len(fleet.stations))
                         rows.append(billing.joined(row, slices))
-                    rows[-1].notes += billing.comparison(without, those, is_closed=rate is None)
+                    rows[-1].notes += found.notes(is_closed=rate is None)
         return rows
 
     return Scenario(name, f"{title}, without and with billing in turn", run)
 
 
-async def _in_pairs(
+async def _in_turn(
     system: System, its: billing.Billing, fleet: Fleet, options: Options, rate: float | None
-) -> tuple[list[billing.Slice], list[billing.Slice]]:
-    """Slices without and with billing, as many of each; every other pair begins with the one with it.
-
-    Billing has read everything before each of them.
-    """
-    without: list[billing.Slice] = []
-    those_with: list[billing.Slice] = []
+) -> billing.Comparison:
+    """Short slices without and with billing, as many of each; every other pair begins with the one with it."""
+    found = billing.Comparison()
 
     async def drive(seconds: float) -> float:
         return await (fleet.closed_loop(seconds) if rate is None else fleet.open_loop(rate, seconds))
 
+    async def handled(seconds: float) -> float:
+        elapsed = await drive(seconds)
+        found.answered += fleet.tally.answered
+        return elapsed
+
+    await drive(options.warm)
+    await fleet.stop_loop()
+    await its.caught_up(fleet)
+    system.look()
+    begin = system.accounts()
     for number in range(2 * PAIRS):
         has_billing = number % 4 in (1, 2)
-        if not has_billing:
-            its.stop()
-        system.look()
-        await drive(options.warm / 2)
-        before = system.accounts()
-        elapsed = await drive(options.seconds / 2)
-        after = system.accounts()
-        row = account(Row("", "", 0), fleet.tally, elapsed, before, after)
-        latencies = array("d", fleet.tally.latencies)
-        await drain(row, fleet)
-        spent = after.since(before)
-        del spent["client"]
-        over = system.accounts()
-        lag = await its.lag()
-        its.go_on()
-        catch_up = await its.caught_up(fleet)
         if has_billing:
-            later = system.accounts().since(over)
-            spent |= {role: spent[role] + later[role] for role in billing.CATCHING_UP}
-            those_with.append(billing.Slice(row, latencies, spent, catch_up, lag))
+            its.go_on()
         else:
-            without.append(billing.Slice(row, latencies, spent))
-    return without, those_with
+            its.stop()
+        await handled(options.warm / 10)
+        before = system.accounts()
+        elapsed = await handled(options.seconds / 4)
+        row = account(Row("", "", 0), fleet.tally, elapsed, before, system.accounts())
+        (found.those_with if has_billing else found.without).append(
+            billing.Slice(row, array("d", fleet.tally.latencies))
+        )
+    its.go_on()
+    await drain(row, fleet)
+    found.lag = await its.lag()
+    found.catch_up_seconds = await its.caught_up(fleet)
+    found.cpu_seconds = system.accounts().since(begin)
+    return found
 
 
 async def takeover(system: System, options: Options) -> list[Row]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.load import plots, report
-from benchmarks.load.billing import Slice, comparison, joined
+from benchmarks.load.billing import Comparison, Slice, joined
 from benchmarks.load.profiles import group_of, summarize
 from benchmarks.load.report import Row, quantiles
 from benchmarks.load.scenarios import loop_delay_ms
@@ -79,28 +79,26 @@ def test_plots_are_drawn_of_what_there_is_and_hold_every_figure(tmp_path: Path) 
     assert plots.write([Row("idle", "idle", 0)], tmp_path / "nothing") == []
 
 
-def one_slice(rate: float, *, billing: float = 0.0, catch_up: float = 0.0, lag: int = 0) -> Slice:
-    """Two seconds in which everything took 10 ms and 500 us of CPU a message, beside what billing took."""
-    count = int(rate * 2)
-    cpu = {"edge": count * 500e-6, "billing": count * billing * 1e-6}
-    row = Row("", "", 0, rate, (10.0, 10.0, 20.0), {role: each / count * 1e6 for role, each in cpu.items()}, 0.9)
-    return Slice(row, array("d", [0.01] * count), cpu, catch_up, lag)
+def one_slice(rate: float) -> Slice:
+    """Two seconds in which everything took 10 ms, but for one message, and 500 us of CPU a message."""
+    return Slice(Row("", "", 0, rate, (10.0, 10.0, 20.0), {"edge": 500.0}, 0.9), array("d", [0.01] * int(rate * 2)))
 
 
-def test_what_billing_takes_is_told_by_medians_of_slices_and_with_what_it_puts_off() -> None:
-    without = [one_slice(1000), one_slice(500), one_slice(1100)]
-    those_with = [one_slice(950, billing=40, catch_up=0.2, lag=900), one_slice(490, billing=40), one_slice(1000)]
-    row = joined(Row("billing", "with", 1000), those_with)
+def test_what_billing_takes_is_told_by_slices_in_pairs_and_with_what_it_puts_off() -> None:
+    found = Comparison([one_slice(rate) for rate in (1000, 500, 1100)], [one_slice(rate) for rate in (950, 490, 1000)])
+    found.answered, found.lag, found.catch_up_seconds, found.cpu_seconds = 10_080, 900, 0.24, {"billing": 0.4032}
+    row = joined(Row("billing", "with", 1000), found.those_with)
     assert (row.rate, row.quantiles_ms, row.busy) == (950.0, (10.0, 10.0, 10.0), 0.9)
-    assert row.cpu_us["edge"] == pytest.approx(500)
-    assert comparison(without, those_with, is_closed=True) == [
-        "0.950 of the rate without it (medians of 3 slices each; by pairs 0.909 to 0.980, median 0.950)",
-        "behind by 0 to 900 events when the load ended, caught up after 0.0 to 0.2 s",
-        "with that 540 us of CPU for each message, 500 without billing; 40 are its own",
+    assert row.cpu_us == {"edge": 500.0}
+    after = "40 us of billing's CPU for each message in the end, for it was behind by 900 events and caught up in 0.2 s"
+    assert found.notes(is_closed=True) == [
+        "0.950 of the rate without it (medians of 3 slices each; half of the pairs 0.909 to 0.980, median 0.950)",
+        after,
     ]
-    assert comparison(without, those_with, is_closed=False)[:2] == [
+    assert found.notes(is_closed=False) == [
         "p50 10.0 ms, 10.0 without it (medians of 3 slices each)",
         "p99 20.0 ms, 20.0 without it (medians of 3 slices each)",
+        after,
     ]
 
 
