@@ -64,9 +64,7 @@ def call_encoder(version: Version, action: str) -> CallEncoder:
     encode_payload = compile_encoder(schema, _record(schema, "payload"))
     last_ms, last_raw = 0, encode_long(0)
 
-    def encode_call(
-        prefix: bytes, sequence: int, message_id: str, received_at_ms: int, payload: dict[str, Any]
-    ) -> bytes:
+    def encode_call(prefix: bytes, sequence: int, message_id: str, received_at_ms: int, payload: Any) -> bytes:
         nonlocal last_ms, last_raw
         out = bytearray(header)
         out += prefix

@@ -39,7 +39,7 @@ class SampleEncoder:
         self._encode_matching = self._doubles if record.fields[0].type == Primitive("double") else self._strings
         self._memo = Memo()
 
-    def __call__(self, out: bytearray, samples: list[Sample]) -> None:
+    def __call__(self, out: bytearray, samples: list[Any]) -> None:
         """Append the count and the items. Raises as generated encoders do."""
         try:
             first = samples[0]
@@ -54,7 +54,7 @@ class SampleEncoder:
             key = None  # not what the schema says: the item encoder tells what is wrong
         self._encode_items(out, samples, key)
 
-    def _matches(self, layout: _EncodeLayout, samples: list[Sample], values: list[Any]) -> bool:
+    def _matches(self, layout: _EncodeLayout, samples: list[Any], values: list[Any]) -> bool:
         for template, value in zip(layout.templates, values, strict=True):
             template[VALUE] = value
         if layout.templates != samples:
@@ -88,7 +88,7 @@ class SampleEncoder:
             out += tail
         return True
 
-    def _encode_items(self, out: bytearray, samples: list[Sample], key: Any) -> None:
+    def _encode_items(self, out: bytearray, samples: list[Any], key: Any) -> None:
         out += encode_long(len(samples))
         spans = []
         for sample in samples:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -70,13 +69,11 @@ class Shape:
         self.plain = all(kind.known_unit and not kind.signed for kind in kinds)
         self.simple = len(self.registers) <= 1 and not self.intervals
         """Whether one reading says it all."""
+        columns = orjson.dumps(self.columns())
+        self.shape_id = int.from_bytes(blake2b(columns, digest_size=8).digest(), "big", signed=True)
+        """A number for the shape that is the same in every process and after a replay."""
         self.layout: Any = None
         """For the encoder of meter samples to keep what it worked out."""
-
-    @cached_property
-    def shape_id(self) -> int:
-        """A number for the shape that is the same in every process and after a replay."""
-        return int.from_bytes(blake2b(orjson.dumps(self.columns()), digest_size=8).digest(), "big", signed=True)
 
     def columns(self) -> list[list[Any]]:
         """The kinds, member by member, as the table of shapes has them."""
@@ -203,6 +200,7 @@ def _read_2x(sampled: list[Any]) -> _Read:
     for sample in sampled:
         get = sample.get
         unit = get("unitOfMeasure")
+        key: tuple[Any, ...]
         if unit is None:
             key = (get("measurand"), get("context"), get("phase"), get("location"), None, None)
         else:
