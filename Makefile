@@ -11,12 +11,12 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit lint format schemas bench chaos lock clean distclean
+.PHONY: help run test unit lint format schemas bench chaos compiled lock clean distclean
 
 help: ## Show this list.
 	@$(PYTHON) -c 'import re; [print("make %-10s %s" % row) for row in re.findall(r"(?m)^([a-z]+):.*## (.+)", open("Makefile").read())]'
 
-run: $(READY) ## Run the whole system on this machine, with a fleet charging (ARGS: see busbar up --help).
+run: compiled ## Run the whole system on this machine, with a fleet charging (ARGS: see busbar up --help).
 	@$(BIN)/python -m busbar up $(ARGS)
 
 test: $(READY) ## Run all tests and checks, real Kafka and PostgreSQL included (ARGS go to pytest).
@@ -37,11 +37,14 @@ format: $(READY) ## Bring the code into its format.
 schemas: $(READY) ## Write the Avro schemas, their ids, examples and pages anew.
 	$(BIN)/python -m busbar.avro.generate
 
-bench: $(READY) ## Measure this machine (ARGS: see python -m benchmarks.load.run --help).
+bench: compiled ## Measure this machine (ARGS: see python -m benchmarks.load.run --help).
 	$(BIN)/python -m benchmarks.load.run $(ARGS)
 
 chaos: $(READY) ## Break things under load for long, and count (ARGS: see python -m tests.chaos --help).
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+compiled: $(READY) ## Compile the hot modules where there is a C compiler: faster, and never needed.
+	@$(BIN)/python -m busbar.compiled.build
 
 lock: $(READY) ## Resolve the dependencies anew, into both lock files (ARGS: --upgrade).
 	$(BIN)/python -m pip install --quiet --upgrade --target build/uv uv

@@ -20,6 +20,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from busbar import compiled
 from busbar.config import ConfigError, Env
 from busbar.logs import configure_logging
 
@@ -114,7 +115,8 @@ def run_service(
             loop.add_signal_handler(number, stop.set)
         address = env.address("BUSBAR_HEALTH_ADDRESS", default_health_address)
         async with health_server(address, health) as (host, port):
-            logger.info("started", extra={"health": f"http://{host}:{port}", "pid": os.getpid()})
+            about = {"health": f"http://{host}:{port}", "pid": os.getpid(), "compiled": compiled.said()}
+            logger.info("started", extra=about)
             await main(env, health, stop)
         logger.info("stopped")
 

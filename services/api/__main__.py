@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from busbar.service import run_service
-from services.api.app import main
-from services.api.keys import arguments, run
+from busbar import compiled
 
 if __name__ == "__main__":
+    compiled.use()
+
+    from busbar.service import run_service
+    from services.api.app import main
+    from services.api.keys import arguments, run
+
     options = arguments().parse_args()
     if options.command is not None:
         sys.exit(run(options))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from busbar.service import run_service
-from services.stations.app import main
+from busbar import compiled
 
 if __name__ == "__main__":
+    compiled.use()
+
+    from busbar.service import run_service
+    from services.stations.app import main
+
     run_service("stations", main, "127.0.0.1:9341")

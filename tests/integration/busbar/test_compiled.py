@@ -1,0 +1,82 @@
+"""The compiled modules do what the plain ones do: the tests of the hot modules pass on both, and bytes are the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from busbar.compiled import ROOT
+from busbar.compiled.build import find_compiler
+from busbar.compiled.generate import Failed
+
+TESTS = (
+    "tests/unit/services/sessions",
+    "tests/unit/busbar/avro/test_calls.py",
+    "tests/unit/busbar/avro/test_primitives.py",
+    "tests/unit/busbar/avro/test_samples.py",
+    "tests/unit/busbar/stream/test_merge.py",
+    "tests/unit/busbar/stream/test_replies.py",
+    "tests/unit/busbar/stream/test_results.py",
+    "tests/unit/busbar/stream/test_worker.py",
+    "tests/unit/test_walk.py",
+)
+"""Of the modules that are compiled, their properties included."""
+
+BYTES = """
+from benchmarks.sessions_fold import *
+from hashlib import sha256
+
+digest = sha256()
+made = [session_2x(1), session_16(2), session_2x(3)]
+for tariffs in (NO_TARIFFS, tariff_book()):
+    tables, processor = Tables(tariffs), SessionsProcessor(POLICY, partitions=PARTITIONS)
+    for batch in batches(interleaved(made), 4):
+        events = [processor.decode(each) for each in batch + batch[:1]]
+        state = tables.load(events)
+        results = [result for event in events for result in processor.fold(state, event)]
+        digest.update(repr((results, store_call(state, ()))).encode())
+        tables.save(state)
+print(digest.hexdigest())
+"""
+
+
+def python(environment: dict[str, str], *arguments: str) -> str:
+    answer = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout[-6000:]
+    return answer.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    try:
+        find_compiler()
+    except Failed as why:
+        pytest.skip(str(why))
+    python({"BUSBAR_COMPILED": ""}, "-m", "busbar.compiled.build", "--strict")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_tests_of_the_hot_modules_pass_on_the_compiled_ones() -> None:
+    python({}, "-m", "busbar.compiled", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_results_and_rows_are_the_same_to_the_byte() -> None:
+    use: Sequence[str] = ("from busbar import compiled; compiled.use()", BYTES)
+    seed = {"PYTHONHASHSEED": "0"}  # the order of sets
+    plain = python({**seed, "BUSBAR_COMPILED": "0"}, "-c", "\n".join(use))
+    assert python({**seed, "BUSBAR_COMPILED": "1"}, "-c", "\n".join(use)) == plain
