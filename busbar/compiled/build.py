@@ -80,13 +80,19 @@ def main() -> None:
         print(f"hot modules: plain Python, as {VARIABLE}=0 says")
         return
     try:
-        build()
+        build(FOLDER)
     except (Failed, Unusable) as why:
-        print(f"hot modules: plain Python, somewhat slower; {why}")
+        tried = isinstance(why, Unusable)
+        again = f"; remove {_shown(FOLDER)} to have it tried again" if tried else ""
+        print(f"hot modules: plain Python, somewhat slower; {why}{again}")
         sys.exit(1 if options.strict else 0)
 
 
-def build(folder: Path = FOLDER) -> None:
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+
+
+def build(folder: Path) -> None:
     """Compile unless what is there is of these very sources.
 
     Raises:
@@ -113,6 +119,7 @@ def build(folder: Path = FOLDER) -> None:
         begun = folder / f"{MANIFEST}.part"
         begun.write_text(json.dumps(asdict(manifest), indent=1), "utf-8")
         begun.replace(folder / MANIFEST)
+        _remove_old(folder)
         if problem:
             raise Failed(problem)
         print(f"hot modules: compiled in {time.monotonic() - began:.0f} s")
@@ -132,6 +139,13 @@ def _is_current(folder: Path) -> bool:
             raise
         return False
     return all((folder / file).is_file() for file in manifest.modules.values())
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what was linked before, but for the last two: a process may be about to import from the older one."""
+    linked = sorted(folder.glob(f"*/{LIBRARY}*"), key=lambda path: path.stat().st_mtime)
+    for path in linked[:-2]:
+        shutil.rmtree(path.parent)
 
 
 @contextlib.contextmanager
@@ -197,23 +211,25 @@ def compile_c(folder: Path, c_files: list[Path], compiler: str, include: Path) -
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         library_objects = list(threads.map(to_object, sorted(c_files, key=lambda path: -path.stat().st_size)))
         shim_objects = list(threads.map(to_object, shim_files))
-        every = sorted(map(str, (*library_objects, *shim_objects)))
+        every = sorted(each.name for each in (*library_objects, *shim_objects))
         name = hashlib.sha256("\n".join(every).encode()).hexdigest()[:20]
-        target = folder / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
+        begun = folder / f"{name}.part"
+        shutil.rmtree(begun, ignore_errors=True)
+        begun.mkdir()
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
 
         def link(of: tuple[str, list[Path]]) -> tuple[str, str]:
             module, parts = of
-            file = f"{name}/{module}{suffix}"
-            _run([compiler, *link_flags(), *map(str, parts), "-o", str(folder / file)])
-            return module, file
+            _run([compiler, *link_flags(), *map(str, parts), "-o", str(begun / f"{module}{suffix}")])
+            return module, f"{name}/{module}{suffix}"
 
         wanted = [(LIBRARY, library_objects), *((m, [o]) for m, o in zip(MODULES, shim_objects, strict=True))]
         files = dict(threads.map(link, wanted))
+    with contextlib.suppress(OSError):  # the same is there, and may be in use
+        begun.replace(folder / name)
+    shutil.rmtree(begun, ignore_errors=True)
     for each in objects.iterdir():
-        if str(each) not in every:
+        if each.name not in every:
             each.unlink()
     return files
 

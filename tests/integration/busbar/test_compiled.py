@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,17 @@ def _compiled() -> None:
     except Failed as why:
         pytest.skip(str(why))
     python({"BUSBAR_COMPILED": ""}, "-m", "busbar.compiled.build", "--strict")
+
+
+@pytest.mark.slow
+def test_a_compiler_that_fails_is_tried_once(tmp_path: Path) -> None:
+    failing = {"BUSBAR_COMPILED": "", "CC": "false"}
+    build = f"from busbar.compiled import build; build.FOLDER = build.Path({str(tmp_path)!r}); build.main()"
+    first = python(failing, "-c", build).splitlines()
+    assert first[1:] == ["hot modules: plain Python, somewhat slower; the C compiler says: 1"]
+    assert (tmp_path / "manifest.json").is_file()
+    again = f"{first[1]}; remove {tmp_path} to have it tried again"
+    assert python(failing, "-c", build).splitlines() == [again]
 
 
 @pytest.mark.slow
