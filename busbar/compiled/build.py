@@ -55,6 +55,7 @@ MODULES = (
     "services.sessions.signed",
     "services.sessions.steps",
     "services.sessions.store",
+    "services.sessions.tariff_changes",
     "services.sessions.tokens",
     "services.sessions.transactions_16",
     "services.sessions.transactions_2x",

@@ -421,6 +421,7 @@ class State:
 _TRANSIENT = {"is_new", "change", "prefix", "head", "price", "energy"}
 _SESSION_FIELDS = tuple(entry.name for entry in fields(Session) if entry.name not in _TRANSIENT)
 _ENERGY_FIELDS = tuple(entry.name for entry in fields(Energy))
+_TARIFF_CHANGES = _SESSION_FIELDS.index("tariff_changes")
 _HEAD = _SESSION_FIELDS.index("station_tariff_id")
 _head_values = attrgetter(*_SESSION_FIELDS[:_HEAD])
 _other_values = attrgetter(*_SESSION_FIELDS[_HEAD:], *(f"energy.{name}" for name in _ENERGY_FIELDS))
@@ -441,9 +442,9 @@ def dump_session(session: Session) -> bytes:
 def load_session(raw: bytes) -> Session:
     """Read the stored form."""
     session_values, energy_values = orjson.loads(raw)
+    if len(session_values) > _TARIFF_CHANGES:
+        session_values[_TARIFF_CHANGES] = tariff_changes(session_values[_TARIFF_CHANGES])
     session = Session(*session_values)
-    if session.tariff_changes:
-        session.tariff_changes = tariff_changes(session.tariff_changes)
     session.energy = Energy(*energy_values)
     return session
 
