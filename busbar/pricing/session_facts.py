@@ -64,8 +64,9 @@ class Frame(NamedTuple):
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Frame:
         """Read what JSON made of one."""
-        frame = cls(*values)
-        return frame._replace(changes=tariff_changes(frame.changes)) if frame.changes else frame
+        at_ms, started_ms, ended_ms, energy_uwh, rung, begin_uwh, end_uwh, *changes = values
+        told = tariff_changes(changes[0]) if changes else ()
+        return cls(at_ms, started_ms, ended_ms, energy_uwh, rung, begin_uwh, end_uwh, told)
 
 
 def tariff_changes(values: Iterable[Sequence[Any]]) -> tuple[TariffChange, ...]:
@@ -119,18 +120,7 @@ class Feed:
     Energy is counted from 0 at the begin of the session: a later register becomes what it is above `base_uwh`.
     """
 
-    __slots__ = (
-        "at_ms",
-        "base_uwh",
-        "begin_uwh",
-        "changed",
-        "energy_uwh",
-        "exact",
-        "first_ms",
-        "left_ms",
-        "order",
-        "start_ms",
-    )
+    __slots__ = _STORED
 
     def __init__(self) -> None:
         self.start_ms: int | None = None
@@ -154,8 +144,8 @@ class Feed:
         """How many changes of the tariff are among the facts."""
 
     def copy(self) -> Feed:
-        other = Feed.__new__(Feed)
-        for name in Feed.__slots__:
+        other = Feed()
+        for name in _STORED:
             setattr(other, name, getattr(self, name))
         return other
 

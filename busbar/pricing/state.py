@@ -98,44 +98,48 @@ class Piece(NamedTuple):
     """Which of `Tariff.parts` prices it."""
 
 
+_FIELDS = (
+    "at_ms",
+    "band",
+    "changes",
+    "charging_ms",
+    "closed",
+    "current_ma",
+    "detached",
+    "end_ms",
+    "energy",
+    "energy_uwh",
+    "expired",
+    "fingerprint",
+    "flats",
+    "idle_ms",
+    "kind",
+    "last",
+    "next_ms",
+    "next_uwh",
+    "notes",
+    "older",
+    "open",
+    "open_uwh",
+    "part",
+    "pending",
+    "phase",
+    "power_mw",
+    "quantities",
+    "register_uwh",
+    "reserved_ms",
+    "start_ms",
+    "state",
+    "state_current_ma",
+    "time",
+)
+_QUANTITIES = _FIELDS.index("quantities")
+
+
 class SessionState:
     """A session on its way. Treated as a value: `Pricer.advance` returns another one."""
 
-    __slots__ = (
-        "at_ms",
-        "band",
-        "changes",
-        "charging_ms",
-        "closed",
-        "current_ma",
-        "detached",
-        "end_ms",
-        "energy",
-        "energy_uwh",
-        "expired",
-        "fingerprint",
-        "flats",
-        "idle_ms",
-        "kind",
-        "last",
-        "next_ms",
-        "next_uwh",
-        "notes",
-        "older",
-        "open",
-        "open_uwh",
-        "part",
-        "pending",
-        "phase",
-        "power_mw",
-        "quantities",
-        "register_uwh",
-        "reserved_ms",
-        "start_ms",
-        "state",
-        "state_current_ma",
-        "time",
-    )
+    __slots__ = _FIELDS
 
     fingerprint: str
     """Of the tariff that it was priced with."""
@@ -198,7 +202,7 @@ class SessionState:
     notes: tuple[Note, ...]
 
     def copy(self) -> SessionState:
-        other = SessionState.__new__(SessionState)
+        other = SessionState()
         other.fingerprint = self.fingerprint
         other.phase = self.phase
         other.reserved_ms = self.reserved_ms
@@ -292,20 +296,18 @@ class SessionState:
         fields["changes"] = tuple(fields["changes"])
         fields["notes"] = tuple(Note(note) for note in fields["notes"])
         fields["last"], fields["band"] = tuple(fields["last"]), tuple(fields["band"])
-        state = cls.__new__(cls)
+        state = cls()
         for name, item in fields.items():
             setattr(state, name, item)
         return state
 
 
 _FORMAT = 2
-_FIELDS = SessionState.__slots__
-_QUANTITIES = _FIELDS.index("quantities")
 
 
 def new_state(fingerprint: str) -> SessionState:
     """A session of which nothing is known yet."""
-    state = SessionState.__new__(SessionState)
+    state = SessionState()
     state.fingerprint = fingerprint
     state.phase = Phase.NEW
     state.reserved_ms = state.start_ms = state.end_ms = NONE

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -24,8 +24,8 @@ SCHEMA = "csms.SessionEvent"
 _LAST_OF_HEAD = "time_zone"
 _UNREAD = frozenset(("trigger", "stop_reason", "stop_id_token", "station_tariff_id"))
 _MOST_HEADS = 65_536
-_ID = slice(5, 42)
-"""Where the session's id stands, with its length."""
+_ID_END = 42
+"""The session's id stands from 5 up to here, with its length."""
 
 
 @dataclass(slots=True)
@@ -53,6 +53,8 @@ class Head:
     def tariff(self) -> tuple[str, int, str]:
         return self.tariff_id, self.tariff_version, self.time_zone
 
+
+HEAD_FIELDS = tuple(entry.name for entry in fields(Head))
 
 Signed = tuple[int | None, str, str, str, str, str]
 """(station's time, context, data, encoding method, signing method, public key)."""
@@ -93,7 +95,7 @@ def read_event(raw: bytes, partition: int) -> Event:
     try:
         if raw[:5] != header:
             return _read_other(raw, partition)
-        known = _heads.get(raw[_ID])
+        known = _heads.get(raw[5:_ID_END])
         if known is None or not raw.startswith(known[0]):
             known = _read_head(raw, read_head)
         tail, end = read_tail(raw, len(known[0]))
@@ -115,7 +117,7 @@ def _read_head(raw: bytes, read: Decoder) -> tuple[bytes, Head]:
         raise InvalidAvro(f"{SCHEMA}: {len(raw)} bytes end within its first fields")
     if len(_heads) >= _MOST_HEADS:
         _heads.clear()
-    known = _heads[raw[_ID]] = (raw[:end], _head(fields))
+    known = _heads[raw[5:_ID_END]] = (raw[:end], _head(fields))
     return known
 
 
@@ -137,7 +139,7 @@ def _read_other(raw: bytes, partition: int) -> Event:
     name, value = decode(raw)
     if name != SCHEMA:
         raise InvalidRecord("undecodable", f"{name} is not {SCHEMA}")
-    head = _head({each: value[each] for each in Head.__slots__})
+    head = _head({each: value[each] for each in HEAD_FIELDS})
     for each in ("energy_wh", "register_begin_wh", "register_end_wh"):
         value[each] = _octets(value[each])
     for point in value["points"]:

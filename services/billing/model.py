@@ -13,7 +13,7 @@ from busbar.pricing.facts import ChargingState, Fact
 from busbar.pricing.session_facts import Feed, Frame, Observation
 from busbar.pricing.state import SessionState
 from busbar.tariffs import TariffBook
-from services.billing.decoding import Event, Head, Signed
+from services.billing.decoding import HEAD_FIELDS, Event, Head, Signed
 from services.billing.running import CostMode
 from services.billing.station_cost import StationCost
 from services.billing.telling import Display, Looks, Telling
@@ -220,7 +220,7 @@ def dump_charge(charge: Charge) -> bytes:
     return orjson.dumps(
         [
             _FORMAT,
-            [getattr(head, name) for name in Head.__slots__],
+            [getattr(head, name) for name in HEAD_FIELDS],
             charge.sequence,
             charge.state,
             charge.final,

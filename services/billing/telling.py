@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from heapq import heappop, heappush
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from busbar.pricing.bill import Bill
 from busbar.pricing.edges import PriceEdges
@@ -19,6 +18,7 @@ from busbar.pricing.engine import Pricer
 from busbar.pricing.money import decimal_of
 from busbar.pricing.state import NONE, SessionState
 from busbar.records import Result
+from busbar.tariffs import MAX_PRICERS
 from services.billing.commands import command, make_id
 from services.billing.costmsg import (
     Standing,
@@ -97,13 +97,15 @@ class Subject:
     """The meter at its begin."""
 
 
-_edges: WeakKeyDictionary[Pricer, PriceEdges] = WeakKeyDictionary()
+_edges: dict[Pricer, PriceEdges] = {}
 
 
 def edges_of(pricer: Pricer) -> PriceEdges:
     """What looks ahead in the tariff of a pricer; made once for each."""
     found = _edges.get(pricer)
     if found is None:
+        if len(_edges) >= MAX_PRICERS:
+            _edges.clear()
         found = _edges[pricer] = PriceEdges(pricer.tariff, pricer.time_zone, pricer.options)
     return found
 

@@ -16,6 +16,8 @@ from busbar.compiled.generate import Failed
 
 TESTS = (
     "tests/unit/services/sessions",
+    "tests/unit/services/billing/test_with_sessions.py",
+    "tests/unit/pricing",
     "tests/unit/busbar/avro/test_calls.py",
     "tests/unit/busbar/avro/test_primitives.py",
     "tests/unit/busbar/avro/test_samples.py",
