@@ -252,7 +252,8 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
         self._sessions: dict[int, Session] = {}
         self._sessions_of: Any = None
         self._places: dict[int, list[tuple[KafkaTopicPartition, Any]]] = {}
-        self._leaders: dict[KafkaTopicPartition, int] = {}
+        self._leaders: dict[KafkaTopicPartition, int | None] = {}
+        """As the metadata have it: -1 or `None` where there is none."""
         self._placed_ms = -1
         super().__init__(*args, **options)
 
@@ -264,6 +265,8 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
             self._placed_ms = -1
             for session in self._sessions.values():
                 session.restart()
+        if self._client_rack:
+            return self._as_aiokafka(assignment)  # others than the leader may be asked
         if self._placed_ms != self._client.cluster._last_successful_refresh_ms:
             self._place(assignment)
         records, in_flight = self._records, self._in_flight
@@ -295,13 +298,13 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
         return requests, {}, min(backoffs.values(), default=self._fetcher_timeout), False, resumes
 
     def _place(self, assignment: Any) -> None:
-        """Note which node leads which partition, -1 where that is not known or other nodes may be asked as well."""
+        """Note which node leads which partition."""
         cluster = self._client.cluster
         self._placed_ms = cluster._last_successful_refresh_ms
         self._places, self._leaders = {}, {}
         for name in assignment.tps:
-            leader = None if self._client_rack else cluster.leader_for_partition(name)
-            self._leaders[name] = node_id = -1 if leader is None else leader
+            self._leaders[name] = leader = cluster.leader_for_partition(name)
+            node_id = -1 if leader is None else leader
             self._places.setdefault(node_id, []).append((name, assignment.state_value(name)))
 
     def _as_aiokafka(self, assignment: Any) -> Any:
