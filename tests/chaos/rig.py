@@ -53,7 +53,12 @@ class ProxiedStack(Stack):
             line = await self._line(instance.name, f"node-{number}", detour.port, detour.advertised_port)
             servers.append(f"127.0.0.1:{line.port}")
         url = self.postgres.url.replace(f":{self.postgres.port}/", f":{database.port}/")
-        return {"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": ",".join(servers)}
+        return {
+            "DATABASE_URL": url,
+            "KAFKA_BOOTSTRAP_SERVERS": ",".join(servers),
+            "BUSBAR_LEASE_SECONDS": str(LEASE_SECONDS),
+            "BUSBAR_BILLING_PUSH_TARIFFS": "false",  # the stations know nothing of tariffs
+        }
 
     async def _line(self, party: str, to: str, target_port: int, port: int = 0) -> Line:
         line = self.lines[party, to] = Line(f"{party} to {to}", target_port)
@@ -268,8 +273,6 @@ async def running_rig(folder: Path, *, edges: int = 2, workers: int = 2, kafka_n
     Args:
         workers: Processes of each processor.
     """
-    os.environ["BUSBAR_LEASE_SECONDS"] = str(LEASE_SECONDS)
-    os.environ["BUSBAR_BILLING_PUSH_TARIFFS"] = "false"  # the stations know nothing of tariffs
     said: list[str] = []
     processes = {"edge": edges, **dict.fromkeys(PROCESSORS, workers), "api": 1}
     options = Options(
