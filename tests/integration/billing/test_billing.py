@@ -21,7 +21,6 @@ from busbar.avro import encode
 from busbar.pricing.assignment import read_tariff
 from busbar.pricing.jsontext import serialize_json
 from busbar.records import Record, TopicPartition
-from busbar.stream.interfaces import EARLIEST
 from busbar.stream.kafka import KafkaConsumer, KafkaProducer
 from busbar.stream.partitioner import Partitioner
 from busbar.tariffs import TariffBook
@@ -210,13 +209,22 @@ async def settled(service: Service, connection: Any, count: int, ends: dict[int,
         await asyncio.sleep(0.1)
 
 
-async def cdr_topic(servers: str, expected: int, seconds: float = 30.0) -> dict[str, tuple[bytes, int]]:
-    """The records of csms.cdrs by key, until there are so many; those that came twice must be the same."""
+CDR_PARTITIONS = [TopicPartition("csms.cdrs", number) for number in range(PARTITIONS)]
+
+
+async def cdr_topic(
+    servers: str, since: dict[TopicPartition, int], expected: int, seconds: float = 30.0
+) -> dict[str, tuple[bytes, int]]:
+    """The records of csms.cdrs by key, until there are so many; those that came twice must be the same.
+
+    Args:
+        since: From where on: what other tests have left cannot be removed from a compacted topic.
+    """
     consumer = KafkaConsumer(servers, group_id="look", client_id="look")
     await consumer.start()
     found: dict[str, tuple[bytes, int]] = {}
     try:
-        await consumer.assign({TopicPartition("csms.cdrs", number): EARLIEST for number in range(PARTITIONS)})
+        await consumer.assign({name: since.get(name, 0) for name in CDR_PARTITIONS})
         async with asyncio.timeout(seconds):
             while len(found) < expected:
                 for records in (await consumer.fetch(0.5)).values():
@@ -249,6 +257,7 @@ async def test_killed_under_load_and_replayed_from_the_start(
             producer.append(SESSION_EVENTS_TOPIC, place, key=b"OLD", value=b"", timestamp_ms=now_ms())
         await producer.flush()
         await kafka_topics.empty(topics)
+        since = {TopicPartition(*name): end for name, end in (await kafka_topics.end_offsets(topics)).items()}
         async with running(topics, postgres_url, tmp_path / "log") as service:
             for part in range(4):
                 chunk = events[part * len(events) // 4 : (part + 1) * len(events) // 4]
@@ -267,7 +276,7 @@ async def test_killed_under_load_and_replayed_from_the_start(
             await service.end()
         before = await tables(connection)
         assert len(before["cdrs"]) == len(expected)
-        produced = await cdr_topic(topics, len(expected))
+        produced = await cdr_topic(topics, since, len(expected))
         assert {key: value for key, (value, _) in produced.items()} == {
             result.key.decode(): result.value for result in world.results
         }
@@ -276,7 +285,7 @@ async def test_killed_under_load_and_replayed_from_the_start(
             await settled(service, connection, len(expected), ends)
             await service.end()
         assert await tables(connection) == before
-        assert await cdr_topic(topics, len(expected)) == produced
+        assert await cdr_topic(topics, since, len(expected)) == produced
     finally:
         await consumer.stop()
         await producer.stop()
