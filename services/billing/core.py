@@ -349,9 +349,8 @@ def _pricer(state: State, charge: Charge) -> Pricer:
     try:
         return state.book.pricer(tariff_id, version, time_zone, changes)
     except KeyError as error:
-        if changes and error.args and error.args[0] != (tariff_id, version):
-            tariff_id, version = error.args[0]
-        raise CannotPriceError(f"version {version} of its tariff {tariff_id} does not exist") from None
+        ((missing_id, missing_version),) = error.args
+        raise CannotPriceError(f"version {missing_version} of its tariff {missing_id} does not exist") from None
     except ValueError as error:
         raise CannotPriceError(f"version {version} of its tariff {tariff_id}: {error}"[:500]) from error
 

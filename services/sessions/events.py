@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from busbar.avro import encode
@@ -70,22 +72,28 @@ def reservation_event(station: StationState, call: StationCall, reservation_id: 
 def transaction_status_command(session: Session, at_ms: int, timeout_ms: int) -> Result:
     """GetTransactionStatus: whether the station still holds events of it. Spec: OCPP 2.0.1 Part 2 E14."""
     command_id = make_uuid(session.session_id, "GetTransactionStatus")
-    return _command(session, command_id, "GetTransactionStatus", "{}", at_ms, timeout_ms)
+    return _command(session, command_id, "GetTransactionStatus", {}, at_ms, timeout_ms)
 
 
 def change_tariff_command(session: Session, command_id: str, tariff: str, at_ms: int, timeout_ms: int) -> Result:
     """ChangeTransactionTariff to a TariffType, which is JSON text. Spec: OCPP 2.1 I11."""
-    return _command(session, command_id, "ChangeTransactionTariff", f'{{"tariff":{tariff}}}', at_ms, timeout_ms)
+    payload = {"tariff": orjson.Fragment(tariff)}
+    return _command(session, command_id, "ChangeTransactionTariff", payload, at_ms, timeout_ms)
 
 
-def _command(session: Session, command_id: str, action: str, payload: str, at_ms: int, timeout_ms: int) -> Result:
-    """A command about a session's transaction, which is added to the payload: the text of a JSON object."""
-    transaction_id = orjson.dumps(session.transaction_id).decode()
+def _command(
+    session: Session, command_id: str, action: str, more: dict[str, Any], at_ms: int, timeout_ms: int
+) -> Result:
+    """A command about a session's transaction.
+
+    Args:
+        more: What its payload has beside the transaction.
+    """
     value = {
         "command_id": command_id,
         "station_id": session.station_id,
         "action": action,
-        "payload": f'{{"transactionId":{transaction_id}{"," if payload[1:-1] else ""}{payload[1:]}',
+        "payload": orjson.dumps({"transactionId": session.transaction_id, **more}).decode(),
         "requested_by": SERVICE,
         "requested_at": at_ms,
         "deadline_at": at_ms + timeout_ms,

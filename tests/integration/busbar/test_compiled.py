@@ -84,7 +84,9 @@ def test_a_compiler_that_fails_is_tried_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_tests_of_the_hot_modules_pass_on_the_compiled_ones() -> None:
-    python({}, "-m", "busbar.compiled", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS)
+    said = python({}, "-m", "busbar.compiled", "pytest", "-x", "-p", "no:cacheprovider", *TESTS).splitlines()[-1]
+    assert " passed in " in said
+    assert "skipped" not in said
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from services.billing.processor import BillingProcessor
 from services.billing.running import SILENT_MS, Cadence
 from services.billing.telling import COMMAND_MS, Telling
 from tests.unit.pricing.builders import component, element, tariff_json
-from tests.unit.services.billing.world import MINUTE, T0, Session, World, run
+from tests.unit.services.billing.world import MINUTE, T0, Session, World, configuration, run
 
 BY_ENERGY = tariff_json(element(component("ENERGY", "0.50")))
 BY_TIME = tariff_json(element(component("TIME", "6")))
@@ -108,6 +108,23 @@ class TestCostUpdated:
         world.told(session.started())
         assert world.told(session.measured(29, 10_000)) == []
         assert costs(world.tick(30.2)) == [5]
+
+    def test_another_tariff_is_told_at_once(self) -> None:
+        world, session = Displays(BY_ENERGY), Session()
+        world.configuration = configuration({"T/1": BY_ENERGY, "D/1": tariff_json(element(component("ENERGY", "5")))})
+        world.restart()
+        world.told(session.started())
+        assert world.told(session.measured(0.5, 500)) == []
+        changed = [{"at": T0 + MINUTE // 2, "tariff_id": "D", "tariff_version": 1}]
+        assert costs(world.told(session.event(0.6, tariff_changes=changed))) == [0.25]
+        assert costs(world.told(session.measured(2, 1500, tariff_changes=changed))) == [5.25]
+
+    def test_a_tariff_that_is_missing_is_named(self) -> None:
+        world, session = Displays(BY_ENERGY), Session()
+        changed = [{"at": T0 + MINUTE, "tariff_id": "GONE", "tariff_version": 7}]
+        world.batch(session.started(), session.ended(10, 5000, tariff_changes=changed))
+        row = world.session()
+        assert (row["status"], row["reason"]) == ("failed", "version 7 of its tariff GONE does not exist")
 
     def test_the_last_cost_of_a_session_is_not_ours_to_tell(self) -> None:
         world, session = Displays(BY_ENERGY), Session()
