@@ -173,9 +173,14 @@ class Service:
                 sys.executable, "-m", "services.billing", cwd=ROOT, env=self.environment, stderr=log, stdout=log
             )
 
+    async def logged(self) -> str:
+        """The end of its log."""
+        return (await asyncio.to_thread(self.log.read_text))[-8000:]
+
     async def end(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:
-            assert self.process.returncode is None, f"it ended by itself with {self.process.returncode}"
+            ended = self.process.returncode
+            assert ended is None, f"it ended by itself with {ended}\n{await self.logged()}"
             self.process.send_signal(how)
             await self.process.wait()
             self.process = None
@@ -203,9 +208,8 @@ async def settled(service: Service, connection: Any, count: int, ends: dict[int,
         if found >= count and all(read.get(number, 0) >= end for number, end in ends.items()):
             return
         if asyncio.get_running_loop().time() > deadline:
-            log = await asyncio.to_thread(service.log.read_text)
-            ended = service.process and service.process.returncode
-            raise AssertionError(f"read {read} of {ends}, {found} of {count} records, ended {ended}\n{log[-8000:]}")
+            ended, log = service.process and service.process.returncode, await service.logged()
+            raise AssertionError(f"read {read} of {ends}, {found} of {count} records, ended {ended}\n{log}")
         await asyncio.sleep(0.1)
 
 
