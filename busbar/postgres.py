@@ -13,6 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
+from busbar.pg_arrays import install
+
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,8 +91,10 @@ async def missing_migrations(connection: asyncpg.Connection[asyncpg.Record]) -> 
 
 
 async def connect(url: str, *, service: str, command_timeout: float = 30.0) -> asyncpg.Connection[asyncpg.Record]:
-    """One connection with the limits of `connect_pool`."""
-    return await asyncpg.connect(url, command_timeout=command_timeout, server_settings=_limits(service))
+    """One connection with the limits of `connect_pool`, for statements with long arrays."""
+    connection = await asyncpg.connect(url, command_timeout=command_timeout, server_settings=_limits(service))
+    install(connection)
+    return connection
 
 
 async def connect_pool(url: str, *, service: str, max_size: int = 4) -> asyncpg.Pool[asyncpg.Record]:

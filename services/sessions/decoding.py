@@ -340,7 +340,7 @@ def _micro_wh(value: int | None) -> int | None:
 
 def text(value: Any) -> str:
     """A string as it is but for NUL characters, which PostgreSQL cannot hold; anything else is empty."""
-    if value.__class__ is not str:
+    if type(value) is not str:
         return ""
     return value if "\0" not in value else value.replace("\0", "")
 
@@ -355,7 +355,7 @@ def identity(value: Any) -> str:
 
 def integer(value: Any) -> int | None:
     """A whole number of 64 bits; `None` for anything else."""
-    if value.__class__ is int and -_LONG_MAX <= value <= _LONG_MAX:
+    if type(value) is int and -_LONG_MAX <= value <= _LONG_MAX:
         return value
     return None
 

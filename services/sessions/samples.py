@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -25,8 +25,10 @@ NO_NUMBER = -(2**63)
 _MEMO_LIMIT = 4096
 _SOUND_LIMIT = 10**16
 """10 GWh, 10 GW: a session draws nothing from values beyond."""
-_FAST_LIMIT = float(2**50)
-"""Below this many millionths, a product of doubles rounds to the exact integer."""
+_FAST_LIMIT: Final = 1125899906842624.0
+"""2^50. Below this many millionths, a product of doubles rounds to the exact integer."""
+_TO_WHOLE: Final = 6755399441055744.0
+"""1.5 * 2^52. Doubles of this size are whole numbers: adding it rounds, half to even, and taking it off is exact."""
 
 _PHASES = (("L1", "L2", "L3"), ("L1-N", "L2-N", "L3-N"))
 _LOCATIONS = ("Outlet", "Cable", "EV", "Inlet", "Body", "Upstream")
@@ -163,7 +165,7 @@ def _read_meter_value(item: Any, is_v2: bool) -> Samples | None:
     if not isinstance(item, dict):
         return None
     sampled = item.get("sampledValue")
-    if sampled.__class__ is PackedSamples:
+    if isinstance(sampled, PackedSamples):
         samples = _read_packed(sampled, station_ms(item.get("timestamp")), is_v2)
         if samples is not None:
             return samples
@@ -248,13 +250,15 @@ class _Plan:
 
     def doubles(self, raw: Sequence[float]) -> list[int | None]:
         """Doubles in millionths."""
+        values: list[int | None] = []
         if self.plain:
-            try:
-                values: list[int | None] = [round(value * scale) for value, scale in zip(raw, self.scales, strict=True)]
-                if min(values) > -_FAST_LIMIT and max(values) < _FAST_LIMIT:  # type: ignore[type-var, operator]
-                    return values
-            except (ValueError, OverflowError):
-                pass  # a NaN or an infinity
+            for value, scale in zip(raw, self.scales, strict=True):
+                scaled = float(value) * float(scale)
+                if not -_FAST_LIMIT < scaled < _FAST_LIMIT:  # or it is no number
+                    break
+                values.append(int(scaled + _TO_WHOLE - _TO_WHOLE))
+            else:
+                return values
         return [to_micro(value, kind) for value, kind in zip(raw, self.shape.kinds, strict=True)]
 
     def texts(self, raw: Sequence[str]) -> list[int | None]:
