@@ -36,6 +36,8 @@ class Batch:
     records: list[Record]
     events: list[Any]
     due: list[Any]
+    ready: Ready | None = None
+    """What came of it, if it has been folded ahead."""
 
     @property
     def loadable(self) -> list[Any]:
@@ -71,6 +73,18 @@ class Folded:
     dead: list[tuple[Record, str]] = field(default_factory=list)
     """Records given up, with the reason."""
     folded: int = 0
+
+
+@dataclass(slots=True)
+class Ready:
+    """A batch that has been folded and waits to be committed."""
+
+    state: Any
+    folded: Folded
+    results: list[tuple[int, Result]]
+    """Those of the fold, addressed."""
+    seconds: float
+    """That it took."""
 
 
 def decode(processor: Processor[Any], records: list[Record]) -> Batch:

@@ -58,6 +58,9 @@ class Processor(Protocol[State]):
 
     One that keeps state in memory between batches has two more: `committed(self, state)` is called once the batch of
     that state is committed, and `lost(self)` when partitions are not owned any more, or what a commit did is not known.
+
+    One whose states of different partitions have nothing in common may say so with `folds_ahead = True`: in a backlog,
+    a batch of some partitions is then loaded and folded while that of others is being committed.
     """
 
     group: str

@@ -112,8 +112,8 @@ class ProgressStore(Protocol):
     async def leave(self) -> None:
         """Take the heartbeat back: the others need not count on us."""
 
-    async def load(self, processor: Processor[Any], events: Sequence[Any]) -> Any:
-        """Call `processor.load`."""
+    async def load(self, processor: Processor[Any], events: Sequence[Any], *, beside: bool = False) -> Any:
+        """Call `processor.load`; `beside` a commit that is under way if need be."""
 
     async def due(self, processor: Processor[Any], partitions: Sequence[int], now_ms: int) -> Sequence[Any]:
         """Call `processor.due`."""

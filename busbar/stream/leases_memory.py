@@ -152,7 +152,7 @@ class MemoryProgressStore:
         """See `ProgressStore.leave`."""
         await self._run("leave", lambda: self._database.heartbeats.pop((self._group, self._worker_id), None))
 
-    async def load(self, processor: Processor[Any], events: Sequence[Any]) -> Any:
+    async def load(self, processor: Processor[Any], events: Sequence[Any], *, beside: bool = False) -> Any:
         """See `ProgressStore.load`."""
         await self._run("load", lambda: None)
         return await processor.load(MemoryConnection(self._database), events)

@@ -96,28 +96,24 @@ class PostgresProgressStore:
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._connection: Any = None
+        self._beside: Any = None
+        """For reading while the other one commits; connected when it is first needed."""
         self._statements: dict[tuple[str, int], str] = {}
 
     async def open(self, partitions: int) -> None:
         """See `ProgressStore.open`."""
         await self.close()
         async with _sorted_errors():
-            async with asyncio.timeout(self._command_timeout_seconds):
-                connection = await connect(
-                    self._url, service=self._group, command_timeout=self._command_timeout_seconds
-                )
-            self._connection = connection
+            self._connection = connection = await self._connect()
             await connection.execute(_ENSURE, self._group, partitions)
             await connection.execute(_FORGET_OLD_WORKERS)
 
     async def close(self) -> None:
         """See `ProgressStore.close`."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                await connection.close(timeout=1.0)
-            except DATABASE_ERRORS:
-                connection.terminate()
+        connections, self._connection, self._beside = (self._connection, self._beside), None, None
+        for connection in connections:
+            if connection is not None:
+                await _end(connection)
 
     async def survey(self) -> Survey:
         """See `ProgressStore.survey`."""
@@ -161,10 +157,21 @@ class PostgresProgressStore:
         async with self._errors() as connection:
             await connection.execute(_LEAVE, self._group, self._worker_id)
 
-    async def load(self, processor: Processor[Any], events: Sequence[Any]) -> Any:
+    async def load(self, processor: Processor[Any], events: Sequence[Any], *, beside: bool = False) -> Any:
         """See `ProgressStore.load`."""
-        async with self._errors() as connection:
-            return await processor.load(connection, events)
+        if not beside:
+            async with self._errors() as connection:
+                return await processor.load(connection, events)
+        try:
+            async with _sorted_errors():
+                if self._beside is None:
+                    self._beside = await self._connect()
+                return await processor.load(self._beside, events)
+        except BaseException:
+            connection, self._beside = self._beside, None
+            if connection is not None:
+                connection.terminate()
+            raise
 
     async def due(self, processor: Processor[Any], partitions: Sequence[int], now_ms: int) -> Sequence[Any]:
         """See `ProgressStore.due`."""
@@ -194,6 +201,10 @@ class PostgresProgressStore:
                     await processor.store(connection, state)
                     await connection.execute(f"SELECT {_ADVANCE}", *arguments)
 
+    async def _connect(self) -> Any:
+        async with asyncio.timeout(self._command_timeout_seconds):
+            return await connect(self._url, service=self._group, command_timeout=self._command_timeout_seconds)
+
     def _statement(self, call: StoreCall) -> str:
         key = (call.function, len(call.arguments))
         statement = self._statements.get(key)
@@ -211,6 +222,13 @@ class PostgresProgressStore:
             raise StoreUnavailable("not connected")
         async with _sorted_errors():
             yield self._connection
+
+
+async def _end(connection: Any) -> None:
+    try:
+        await connection.close(timeout=1.0)
+    except DATABASE_ERRORS:
+        connection.terminate()
 
 
 @asynccontextmanager

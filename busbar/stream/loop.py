@@ -10,14 +10,15 @@ its successor has produced already: they are the same records with the same ids.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from busbar.records import Record, TopicPartition
 from busbar.stream import metrics
-from busbar.stream.batch import Batch, Folded, Outbox, as_unstorable, decode, fold, report
+from busbar.stream.batch import Batch, Folded, Outbox, Ready, as_unstorable, decode, fold, report
 from busbar.stream.interfaces import Busy, Consumer, Processor, Producer
 from busbar.stream.leases import NO_STATE, Overtaken, ProgressStore, StoreUnavailable, Unstorable
 from busbar.stream.merge import Merge
@@ -27,9 +28,6 @@ from busbar.stream.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG_MS = 2_000
-"""A record that is older is part of a backlog: its edge and its station have other things to do than to wait for it."""
-_SMALLEST = 100
 _STEPS_TO_DATABASE = 2
 """Turns of the event loop until a statement has been written to its socket."""
 
@@ -89,6 +87,7 @@ class Worker:
             on_lost=getattr(processor, "lost", _nothing),
         )
         self._committed: Callable[[Any], None] = getattr(processor, "committed", _nothing)
+        self._folds_ahead: bool = getattr(processor, "folds_ahead", False) and not settings.linger_seconds
         self.started = False
         self.turned_at = self._now()
         """When the loop last went round."""
@@ -101,6 +100,8 @@ class Worker:
         """The next batch, decoded already."""
         self._ahead_of: dict[int, Owned] = {}
         """Its partitions, as they were owned then."""
+        self._other_half = False
+        self._flushes: set[asyncio.Task[None]] = set()
         self._partitions = 0
         self._next_batch = self._next_due = self._next_tell = self._next_kafka_commit = 0.0
         self._kafka_commit: asyncio.Task[None] | None = None
@@ -133,6 +134,8 @@ class Worker:
             waker.cancel()
             if self._kafka_commit is not None:
                 self._kafka_commit.cancel()
+            for flush in self._flushes:
+                flush.cancel()
             await self._store.close()
 
     async def _turn(self) -> None:
@@ -149,7 +152,8 @@ class Worker:
         batch, self._ahead = self._ahead, None
         if batch is None:
             batch = decode(self._processor, await self._gather(limit, self._nap_seconds(now)))
-        batch.due.extend(await self._due())
+        if batch.ready is None:
+            batch.due.extend(await self._due())
         if batch.size:
             is_full = len(batch.records) >= limit
             await self._process(batch)
@@ -159,7 +163,7 @@ class Worker:
     async def _gather(self, limit: int, timeout_seconds: float) -> list[Record]:
         """The next records in order, waiting for so long if there are none."""
         resting = self._resting()
-        records = self._merge.take(limit, resting)
+        records = self._take(limit, resting)
         # Also with a full batch at hand: only what is taken out of the consumer lets it ask for more.
         fetched = await self._fetch(0.0 if records else timeout_seconds)
         if fetched:
@@ -172,8 +176,22 @@ class Worker:
         now = self._now()
         return {number for number, owned in self.ownership.owned.items() if owned.paused_until > now}
 
-    async def _look_ahead(self) -> None:
-        """Decode the next batch while the database is busy with this one, if there is much of it.
+    def _take(self, limit: int, resting: set[int]) -> list[Record]:
+        """The next records: in a backlog only those of every other partition, if the rest can be folded meanwhile.
+
+        What batches of other partitions read and write has nothing in common, so neither waits for the other.
+        """
+        if self._folds_ahead and self._is_backlog():
+            able = [number for number in self._merge.owned if number not in resting]
+            self._other_half = not self._other_half
+            records = self._merge.take(limit, resting.union(able[self._other_half :: 2]))
+            if records:
+                return records
+        return self._merge.take(limit, resting)
+
+    async def _look_ahead(self, under_way: Collection[int]) -> None:
+        """Decode the next batch while the database is busy with this one, if there is much of it; and fold it, too,
+        if it is of other partitions than those under way.
 
         A few records wait: until the commit is done more will have come, and one batch is cheaper than two.
         """
@@ -182,12 +200,20 @@ class Worker:
         fetched = await self._fetch(0.0)
         if fetched:
             self.ownership.take_in(fetched)
-        if self._merge.buffered < _SMALLEST:
+        if self._merge.buffered < self._settings.ahead_least:
             return
-        records = self._merge.take(self._paced_limit(), self._resting())
+        limit, resting = self._paced_limit(), self._resting()
+        # What comes due goes with a batch that is not folded ahead.
+        by_halves = self._folds_ahead and self._now() < self._next_due and self._is_backlog()
+        records = self._merge.take(limit, resting.union(under_way)) if by_halves else []
+        by_halves = bool(records)
+        records = records or self._take(limit, resting)
         if records:
-            self._ahead = decode(self._processor, records)
+            self._ahead = batch = decode(self._processor, records)
             self._ahead_of = {record.partition: self.ownership.owned[record.partition] for record in records}
+            if by_halves:
+                with contextlib.suppress(Busy, StoreUnavailable, Unstorable):  # then it is folded in its turn
+                    batch.ready = await self._prepare(batch, beside=True)
 
     def _return_ahead(self) -> None:
         """Undo `_look_ahead`: something comes first again, or the partitions may be lost."""
@@ -273,31 +299,47 @@ class Worker:
 
     async def _attempt(self, batch: Batch) -> None:
         began = self._now()
-        now_ms = self._now_ms()
-        state: Any = NO_STATE
-        if events := batch.loadable:
+        ready, batch.ready = batch.ready, None
+        by_halves = ready is not None
+        if ready is None:
             try:
-                state = await self._store.load(self._processor, events)
+                ready = await self._prepare(batch)
             except Busy as busy:
                 self._merge.put_back(batch.records)
                 seconds = busy.retry_after_seconds
                 self.ownership.rest(dict.fromkeys({record.partition for record in batch.records}, seconds))
                 return
-        loaded = self._now()
-        self._load_seconds.observe(loaded - began)
-        folded = fold(self._processor, state, batch, now_ms)
+        state, folded, results = ready.state, ready.folded, ready.results
         if folded.offsets:
-            results = await self._outbox.address(folded.results, now_ms)
-            self._fold_seconds.observe(self._now() - loaded)
-            waited = await self._acknowledgements()
+            waited = await self._acknowledgements(folded.offsets)
             if await self._commit(state, folded, results):
                 self._outbox.produce([result for _, result in results])
                 await self._producer.send()
+                if by_halves or (self._ahead is not None and self._ahead.ready is not None):
+                    self._watch_results(folded.offsets)
             report(self._group, batch, folded)
             self._batch_size.observe(folded.folded)
-            self._adapt(batch.size, self._now() - began - waited)
+            self._adapt(batch.size, self._now() - began - waited + (ready.seconds if by_halves else 0.0))
         self._merge.put_back(folded.held)
         self.ownership.rest(folded.busy)
+
+    async def _prepare(self, batch: Batch, *, beside: bool = False) -> Ready:
+        """Load what a batch needs and fold it. Raises `Busy`.
+
+        Args:
+            beside: While another batch is being committed.
+        """
+        began, now_ms = self._now(), self._now_ms()
+        state: Any = NO_STATE
+        if events := batch.loadable:
+            state = await self._store.load(self._processor, events, beside=beside)
+        loaded = self._now()
+        self._load_seconds.observe(loaded - began)
+        folded = fold(self._processor, state, batch, now_ms)
+        results = await self._outbox.address(folded.results, now_ms)
+        folded_at = self._now()
+        self._fold_seconds.observe(folded_at - loaded)
+        return Ready(state, folded, results, folded_at - began)
 
     async def _commit(self, state: Any, folded: Folded, results: Sequence[tuple[int, Any]]) -> bool:
         """Commit; `False` if that took longer than the lease: the results are then for whoever claims next."""
@@ -312,7 +354,7 @@ class Worker:
             if not (folded.held or folded.busy):
                 for _ in range(_STEPS_TO_DATABASE):
                     await asyncio.sleep(0)
-                await self._look_ahead()
+                await self._look_ahead(folded.offsets.keys())
             await commit
         except BaseException:
             self._return_ahead()
@@ -331,24 +373,44 @@ class Worker:
             self._committed(state)
         return True
 
-    async def _acknowledgements(self) -> float:
-        """Wait until the results of the batch before are durable, keeping the leases; returns for how long."""
+    def _watch_results(self, partitions: Iterable[int]) -> None:
+        """Learn when what has been produced so far is durable, though more is produced all the time."""
+        flush = asyncio.create_task(self._producer.flush())
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flushed)
+        for number in partitions:
+            self.ownership.owned[number].flush = flush
+
+    def _flushed(self, flush: asyncio.Task[None]) -> None:
+        self._flushes.discard(flush)
+        if not flush.cancelled():
+            flush.exception()  # the next batch meets it
+
+    async def _acknowledgements(self, partitions: Iterable[int]) -> float:
+        """Wait until the last results of these partitions are durable, keeping the leases; returns for how long."""
         if self.ownership.note_acknowledgements():
             return 0.0
+        flushes = self.ownership.flushes(partitions)
+        if not flushes:
+            return 0.0
         began = self._now()
-        flush = asyncio.ensure_future(self._producer.flush())
+        own = asyncio.create_task(self._producer.flush()) if None in flushes else None
+        waited_for = [own] if own is not None else [flush for flush in flushes if flush is not None]
         try:
-            while not flush.done():
-                await asyncio.wait([flush], timeout=self._settings.poll_seconds)
+            left: Collection[asyncio.Task[None]] = waited_for
+            while left:
+                _, left = await asyncio.wait(left, timeout=self._settings.poll_seconds)
                 self.turned_at = self._now()
-                if not flush.done() and self._now() >= self.ownership.next_keep:
+                if left and self._now() >= self.ownership.next_keep:
                     await self.ownership.keep()
-                if self._stop.is_set() and self._now() - began > self._settings.stop_seconds:
+                if left and self._stop.is_set() and self._now() - began > self._settings.stop_seconds:
                     raise StoreUnavailable("stopping, and Kafka does not acknowledge the results before these")
-            flush.result()
+            for flush in waited_for:
+                flush.result()
         finally:
-            flush.cancel()
-        self.ownership.note_acknowledgements()
+            if own is not None:
+                own.cancel()
+        self.ownership.settle(self.ownership.owned if own is not None else partitions)
         waited = self._now() - began
         self._ack_wait_seconds.observe(waited)
         return waited
@@ -361,15 +423,20 @@ class Worker:
         """
         if self._settings.linger_seconds:  # it answers nobody
             return self._limit
+        if self._is_backlog():
+            return self._limit
+        paced = int(self._settings.batch_seconds / max(self._pace, 1e-6))
+        return min(self._limit, max(self._settings.ahead_least, paced))
+
+    def _is_backlog(self) -> bool:
+        """Whether records are so old that their edges and stations do not wait for them any more."""
         heads = (self._merge.oldest_ms(number) for number in self._merge.owned)
         oldest_ms = min((at for at in heads if at is not None), default=None)
-        if oldest_ms is not None and self._now_ms() - oldest_ms > _BACKLOG_MS:
-            return self._limit
-        return min(self._limit, max(_SMALLEST, int(self._settings.batch_seconds / max(self._pace, 1e-6))))
+        return oldest_ms is not None and self._now_ms() - oldest_ms > self._settings.backlog_seconds * 1000
 
     def _adapt(self, size: int, took: float) -> None:
         """Smaller batches if one takes a good part of a lease, larger ones again if not."""
-        if size >= _SMALLEST:
+        if size >= self._settings.ahead_least:
             self._pace += (took / size - self._pace) / 8
         if took > self._settings.lease_seconds / 3:
             self._limit = max(1, min(self._limit, size) // 2)

@@ -31,6 +31,8 @@ class Owned:
     wipe: bool = False
     """They are, and the row may forget them."""
     paused_until: float = 0.0
+    flush: asyncio.Task[None] | None = None
+    """Ends when its last results are durable; `None` if nobody watches these alone."""
 
 
 class Ownership:
@@ -187,16 +189,28 @@ class Ownership:
             owned.offsets.update(advance.offsets)
             owned.pending = bool(advance.results)
             owned.wipe = False
+            owned.flush = None
+
+    def flushes(self, partitions: Iterable[int]) -> set[asyncio.Task[None] | None]:
+        """What to wait for until the results of these partitions are durable, as far as it is known."""
+        ours = (self.owned[number] for number in partitions if number in self.owned)
+        return {owned.flush for owned in ours if owned.pending}
 
     def note_acknowledgements(self) -> bool:
         """Whether all results so far are durable; remembered for the rows."""
         if self._producer.unacknowledged_bytes:
             return False
-        for owned in self.owned.values():
-            if owned.pending:
+        self.settle(self.owned)
+        return True
+
+    def settle(self, partitions: Iterable[int]) -> None:
+        """The results of these partitions are durable."""
+        for number in partitions:
+            owned = self.owned.get(number)
+            if owned is not None and owned.pending:
                 owned.pending = False
                 owned.wipe = True
-        return True
+                owned.flush = None
 
     def rest(self, busy: Mapping[int, float]) -> None:
         """Let partitions pause for so many seconds."""

@@ -21,6 +21,10 @@ class WorkerSettings:
     """About as long as a batch is worked on while stations wait for its replies."""
     buffer_limit: int = 2_000
     """Records buffered per topic and partition before its fetching pauses."""
+    backlog_seconds: float = 2.0
+    """Records that are older are a backlog: their edges and stations do not wait for them any more."""
+    ahead_least: int = 100
+    """Records that are worth a batch of their own, decoded while another one is being committed."""
     linger_seconds: float = 0.0
     """How long to rest after a batch that was not full: for who is in no hurry, fewer and larger batches cost less."""
     merge_patience_seconds: float = 30.0

@@ -21,13 +21,18 @@ class StationCache:
     def __init__(self, limit: int = 20_000) -> None:
         self._limit = limit
         self._stations: dict[str, StationState] = {}
+        self._lent: dict[str, StationState] = {}
+        """What was handed out last, if it has not come back."""
 
     def __len__(self) -> int:
         return len(self._stations)
 
     def take(self, station_ids: Iterable[str]) -> list[StationState]:
         """The known ones among these stations. They are the caller's."""
-        return [station for each in station_ids if (station := self._stations.pop(each, None)) is not None]
+        taken = [station for each in station_ids if (station := self._stations.pop(each, None)) is not None]
+        for station in taken:
+            self._lent[station.station_id] = station
+        return taken
 
     def put_back(self, state: State) -> None:
         """The batch is committed: its stations are as the tables have them."""
@@ -37,16 +42,18 @@ class StationCache:
         for station_id, station in state.stations.items():
             _settle(station)
             self._stations[station_id] = station
+            self._lent.pop(station_id, None)
 
     def configure(self, station_id: str, configuration: tuple[str, dict[str, object]]) -> None:
         """Somebody has changed what is configured of a station."""
-        station = self._stations.get(station_id)
+        station = self._stations.get(station_id) or self._lent.get(station_id)
         if station is not None:
             station.site_id, station.quirks = configuration
 
     def forget(self) -> None:
         """Other processes may write from now on."""
         self._stations.clear()
+        self._lent.clear()
 
 
 def _settle(station: StationState) -> None:

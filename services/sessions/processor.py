@@ -45,6 +45,7 @@ class SessionsProcessor:
     """
 
     group = SERVICE
+    folds_ahead = True
     topics: Sequence[str] = tuple(
         name
         for name in topics_read_by(SERVICE)

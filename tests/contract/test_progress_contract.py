@@ -406,3 +406,51 @@ async def test_a_server_that_is_not_there_is_an_absence() -> None:
     store = PostgresProgressStore("postgresql://127.0.0.1:1/nowhere", group="absent", worker_id="a", lease_seconds=5)
     with pytest.raises(StoreUnavailable):
         await store.open(1)
+
+
+async def test_a_batch_is_loaded_beside_a_commit_that_is_under_way(worker: Worker) -> None:
+    a = await opened(worker, "a")
+    claims = await a.claim(2, [])
+    await a.commit(NOTES, Notes({"beside": "1"}), [Advance(0, claims[0].version, {"t": 1}, b"")])
+    commit = asyncio.ensure_future(
+        a.commit(NOTES, Notes({"beside too": "2"}), [Advance(1, claims[1].version, {"t": 1}, b"")])
+    )
+    await asyncio.sleep(0)
+    assert (await a.load(NOTES, ["beside"], beside=True)).values == {"beside": "1"}
+    await commit
+    assert (await a.load(NOTES, ["beside too"], beside=True)).values == {"beside too": "2"}
+
+
+async def test_loading_beside_does_not_wait_for_a_commit_that_hangs_and_comes_back_after_a_failure(
+    postgres_url: str,
+) -> None:
+    await _create_notes(postgres_url)
+    store = PostgresProgressStore(postgres_url, group="beside", worker_id="a", lease_seconds=5)
+    observer = await asyncpg.connect(postgres_url)
+    try:
+        await store.open(2)
+        claim = only(await store.claim(1, []))
+        await store.commit(NOTES, Notes({"held": "1"}), [Advance(0, claim.version, {"t": 1}, b"")])
+        holding = observer.transaction()
+        await holding.start()
+        await observer.execute("SELECT 1 FROM notes WHERE key = 'held' FOR UPDATE")
+        commit = asyncio.ensure_future(
+            store.commit(NOTES, Notes({"held": "2"}), [Advance(0, claim.version + 1, {"t": 2}, b"")])
+        )
+        await asyncio.sleep(0.1)
+        assert (await store.load(NOTES, ["held"], beside=True)).values == {"held": "1"}
+        assert not commit.done()
+        await observer.execute(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name = 'busbar-beside' AND state = 'idle'"""
+        )
+        with pytest.raises(StoreUnavailable):
+            await store.load(NOTES, ["held"], beside=True)
+        assert not commit.done()
+        assert (await store.load(NOTES, ["held"], beside=True)).values == {"held": "1"}
+        await holding.rollback()
+        await commit
+        assert (await store.load(NOTES, ["held"], beside=True)).values == {"held": "2"}
+    finally:
+        await store.close()
+        await observer.close()

@@ -155,7 +155,7 @@ class Process:
         self.consumer = GatedConsumer(simulation.broker, group_id=GROUP, max_records=simulation.rng.choice((3, 1000)))
         self.consumer.gate = self.gate
         store = MemoryProgressStore(
-            simulation.database, group=GROUP, worker_id=worker_id, lease_seconds=SETTINGS.lease_seconds
+            simulation.database, group=GROUP, worker_id=worker_id, lease_seconds=simulation.settings.lease_seconds
         )
         loop = asyncio.get_running_loop()
         self.worker = Worker(
@@ -164,7 +164,7 @@ class Process:
             consumer=self.consumer,
             store=store,
             worker_id=worker_id,
-            settings=SETTINGS,
+            settings=simulation.settings,
             wall_clock=lambda: 1_700_000_000 + loop.time(),
         )
         self.task = asyncio.create_task(self.worker.run(self.stop))
@@ -189,10 +189,17 @@ class Process:
 class Simulation:
     """One history.
 
+    Attributes:
+        settings: Of all workers.
+        partitions: Of each topic that is read.
+
     Args:
         seed: Decides everything.
         faults: Whether anything goes wrong at all.
     """
+
+    settings = SETTINGS
+    partitions = PARTITIONS
 
     def __init__(self, seed: int, *, faults: bool = True, records: int = 120, seconds: float = 5.0) -> None:
         self.rng = random.Random(seed)
@@ -200,7 +207,8 @@ class Simulation:
         self.records = records
         self.seconds = seconds
         self.broker = MemoryBroker(
-            {**dict.fromkeys(TOPICS, PARTITIONS), "out": 2, "csms.dead-letters": 2}, rng=self.rng if faults else None
+            {**dict.fromkeys(TOPICS, self.partitions), "out": 2, "csms.dead-letters": 2},
+            rng=self.rng if faults else None,
         )
         self.broker.ack_seconds = self.rng.choice((0.0, 0.002, 0.2)) if faults else 0.001
         self.database = MemoryDatabase()
@@ -208,7 +216,7 @@ class Simulation:
         self.processor = ChainProcessor(self.rng, 0.01 if faults else 0.0)
         self.processes: dict[str, Process] = {}
         self.started = 0
-        self.written: dict[tuple[str, int], int] = {(t, p): 0 for t in TOPICS for p in range(PARTITIONS)}
+        self.written: dict[tuple[str, int], int] = {(t, p): 0 for t in TOPICS for p in range(self.partitions)}
         self.poisoned: set[str] = set()
         self.log: list[str] = []
 
@@ -336,7 +344,7 @@ class Simulation:
         backlog = self.rng.random() < 0.5
         for _ in range(self.records):
             topic = self.rng.choice(TOPICS)
-            partition = self.rng.randrange(PARTITIONS)
+            partition = self.rng.randrange(self.partitions)
             number = self.written[topic, partition]
             poisoned = self.faults and self.rng.random() < 0.02
             record = self.broker.write(
