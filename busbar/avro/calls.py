@@ -98,7 +98,7 @@ def decode_call(data: bytes) -> StationCall:
     header = data[:5]
     decoder = _decoders.get(header)
     if decoder is None:
-        decoder = _decoders[header] = _call_decoder(entry_of(header))
+        decoder = _decoders[header] = call_decoder(entry_of(header))
     return decoder(data)
 
 
@@ -107,11 +107,11 @@ def decode_packed_call(data: bytes) -> StationCall:
     header = data[:5]
     decoder = _packed_decoders.get(header)
     if decoder is None:
-        decoder = _packed_decoders[header] = _call_decoder(entry_of(header), packed_samples=True)
+        decoder = _packed_decoders[header] = call_decoder(entry_of(header), packed_samples=True)
     return decoder(data)
 
 
-def _call_decoder(entry: LockedSchema, *, packed_samples: bool = False) -> Callable[[bytes], StationCall]:
+def call_decoder(entry: LockedSchema, *, packed_samples: bool = False) -> Callable[[bytes], StationCall]:
     name, schema = entry.name, entry.parsed()
     namespace, _, action = name.rpartition(".")
     if not namespace.startswith("ocpp."):

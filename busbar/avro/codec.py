@@ -25,7 +25,7 @@ def encode(name: str, value: Mapping[str, Any]) -> bytes:
     Raises:
         InvalidAvro: The value is not of the schema.
     """
-    header, encoder = _encoder(name)
+    header, encoder = encoder_of(name)
     out = bytearray(header)
     try:
         encoder(out, value)
@@ -44,7 +44,7 @@ def decode(data: bytes) -> tuple[str, dict[str, Any]]:
     Raises:
         InvalidAvro: The data is not of any schema in the lock.
     """
-    entry, decoder = _decoder(data[:5])
+    entry, decoder = decoder_of(data[:5])
     try:
         value, end = decoder(data, 5)
     except DECODE_ERRORS as error:
@@ -79,13 +79,13 @@ def newest(name: str) -> LockedSchema:
 
 
 @cache
-def _encoder(name: str) -> tuple[bytes, Encoder]:
+def encoder_of(name: str) -> tuple[bytes, Encoder]:
     entry = newest(name)
     return header_of(entry), compile_encoder(entry.parsed())
 
 
 @cache
-def _decoder(header: bytes) -> tuple[LockedSchema, Decoder]:
+def decoder_of(header: bytes) -> tuple[LockedSchema, Decoder]:
     entry = entry_of(header)
     try:
         return entry, compile_decoder(entry.parsed(), newest(entry.name).parsed())

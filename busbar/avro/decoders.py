@@ -15,10 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from busbar.avro.compatibility import readable_as
-from busbar.avro.decoding import NAMES
 from busbar.avro.errors import SchemaError
-from busbar.avro.primitives import decimal_context
-from busbar.avro.sample_decoder import SampleDecoder
 from busbar.avro.samples import is_sample_record
 from busbar.avro.schema import (
     EXTRA,
@@ -32,7 +29,7 @@ from busbar.avro.schema import (
     Schema,
     Type,
 )
-from busbar.avro.source import MAX_INLINE_DEPTH, Source, records_used_twice
+from busbar.avro.source import DECODING, MAX_INLINE_DEPTH, Source, records_used_twice
 
 Decoder = Callable[[bytes, int], tuple[Any, int]]
 """Reads a value from a position and returns it with the position behind it."""
@@ -65,7 +62,7 @@ class _Generator:
         self.writer = writer
         self.reader = reader
         self.packed_samples = packed_samples
-        self.source = Source(NAMES)
+        self.source = Source(f"The decoder of {writer.name}.", DECODING, ("c", "q", "u"))
         self.shared = records_used_twice(writer)
         self.functions: dict[str, str] = {}
         """The function of each record that has one, by the record's full name."""
@@ -75,7 +72,7 @@ class _Generator:
         entry = self.function(root, reader)
         while self.pending:
             name, record, reader = self.pending.pop()
-            with self.source.block(f"def {name}(data, p):"):
+            with self.source.function(f"def {name}(data: bytes, p: i64) -> tuple[dict[str, Any], i64]:"):
                 self.record(record, reader, "d", 0)
                 self.source.line("return d, p")
         return self.source.compile(entry, self.writer.name)
@@ -98,7 +95,7 @@ class _Generator:
 
     def closed_record(self, record: Record, reader: Record, value: str, depth: int) -> None:
         line = self.source.line
-        line(f"{value} = {{}}")
+        line(f"{value}: dict[str, Any] = {{}}")
         wanted = {entry.name: entry for entry in reader.fields}
         for entry in record.fields:
             target = f"{value}[{entry.name!r}]" if entry.name in wanted else self.source.fresh("unused")
@@ -128,7 +125,7 @@ class _Generator:
         if record.fields[-1].name != EXTRA:
             raise SchemaError(f"{record.name}: {EXTRA} comes last")
         fields = record.fields[:-1]
-        line(f"{value} = {{}}")
+        line(f"{value}: dict[str, Any] = {{}}")
         with block("while True:"):  # runs once: a break skips what is absent to the end
             for index, entry in enumerate(fields):
                 target = f"{value}[{entry.json_name!r}]"
@@ -137,14 +134,13 @@ class _Generator:
                     continue
                 if index == 0 or not isinstance(fields[index - 1].type, Nullable):
                     self.skip_absent(fields[index:])
-                branch = self.source.fresh("u")
-                line(f"{branch} = data[p]")
+                line("u = data[p]")
                 line("p += 1")
-                with block(f"if {branch} == 2:"):
+                with block("if u == 2:"):
                     self.value(entry.type.of, entry.type.of, target, depth)
                     self.skip_absent(fields[index + 1 :])
-                with block(f"elif {branch}:"):
-                    line(f"bad_branch({branch}, p)")
+                with block("elif u:"):
+                    line("bad_branch(u, p)")
             with block("if data[p]:"):
                 line(f"p = decode_extra(data, p, {value})")
             with block("else:"):
@@ -168,15 +164,14 @@ class _Generator:
         type_, reader = self.writer.resolve(type_), self.reader.resolve(reader)
         match type_:
             case Nullable(of):
-                branch = self.source.fresh("u")
-                line(f"{branch} = data[p]")
+                line("u = data[p]")
                 line("p += 1")
-                with block(f"if {branch} == 2:"):
+                with block("if u == 2:"):
                     self.value(of, reader.of if isinstance(reader, Nullable) else reader, target, depth)
-                with block(f"elif {branch} == 0:"):
+                with block("elif u == 0:"):
                     line(f"{target} = {'None' if isinstance(reader, Nullable) else 'not_null(None)'}")
                 with block("else:"):
-                    line(f"bad_branch({branch}, p)")
+                    line("bad_branch(u, p)")
             case _ if isinstance(reader, Nullable):
                 self.value(type_, reader.of, target, depth)
             case Primitive():
@@ -223,7 +218,7 @@ class _Generator:
                 line("p = q")
             case Primitive("bytes", logical="decimal", precision=precision, scale=scale):
                 self.octets()
-                context = self.source.constant("context", decimal_context(precision, strict=True))
+                context = self.source.constant("context", f"decimal_context({precision}, strict=True)")
                 line(f"{target} = decode_decimal(data[p:q], {scale}, {context})")
                 line("p = q")
             case Primitive("bytes"):
@@ -270,11 +265,14 @@ class _Generator:
     def array(self, items: Type, reader: Type, target: str, depth: int) -> None:
         record = self.writer.resolve(items)
         if isinstance(record, Record) and is_sample_record(record):
-            decoder = SampleDecoder(record, compile_decoder(self.writer, record=record), packed=self.packed_samples)
-            self.source.line(f"{target}, p = {self.source.constant('samples', decoder)}(data, p)")
+            is_double = record.fields[0].type == Primitive("double")
+            known = f"is_double={is_double}, packed={self.packed_samples}"
+            decoder = f"SampleDecoder({self.function(record, record)}, {known})"
+            self.source.line(f"{target}, p = {self.source.constant('samples', decoder)}.decode(data, p)")
             return
         values, item = self.source.fresh("a"), self.source.fresh("i")
-        self.source.line(f"{values} = []")
+        self.source.line(f"{values}: list[Any] = []")
+        self.source.line(f"{item}: Any")
         with self.source.block(self.blocks()):
             with self.source.block(f"for {self.source.fresh('_')} in range({self.count()}):"):
                 self.value(items, reader, item, depth + 1)
@@ -285,7 +283,8 @@ class _Generator:
 
     def map(self, of: Type, reader: Type, target: str, depth: int) -> None:
         values, key, item = self.source.fresh("m"), self.source.fresh("k"), self.source.fresh("i")
-        self.source.line(f"{values} = {{}}")
+        self.source.line(f"{values}: dict[str, Any] = {{}}")
+        self.source.line(f"{item}: Any")
         with self.source.block(self.blocks()):
             with self.source.block(f"for {self.source.fresh('_')} in range({self.count()}):"):
                 self.primitive(Primitive("string"), key)
@@ -303,6 +302,7 @@ class _Generator:
     def count(self) -> str:
         """Read the head of a block into `c`; returns the variable with the number of its items."""
         count = self.source.fresh("c")
+        self.source.line(f"{count}: i64")
         with self.source.block("if c & 129:"):
             self.source.line(f"{count}, p = decode_block(data, p)")
         with self.source.block("else:"):

@@ -37,21 +37,3 @@ def decode_extra(data: bytes, position: int, value: dict[str, Any]) -> int:
             position += length
         count, position = primitives.decode_block(data, position)
     return position
-
-
-NAMES: dict[str, Any] = {
-    "bad_branch": bad_branch,
-    "bad_boolean": bad_boolean,
-    "not_null": not_null,
-    "decode_extra": decode_extra,
-    "decode_long": primitives.decode_long,
-    "INSTANTS_READ": primitives.INSTANTS_READ,
-    "decode_instant": primitives.decode_instant,
-    "decode_length": primitives.decode_length,
-    "decode_block": primitives.decode_block,
-    "decode_decimal": primitives.decode_decimal,
-    "load_json": primitives.load_json,
-    "unpack_double": primitives.unpack_double,
-    "unpack_float": primitives.unpack_float,
-}
-"""The names that generated source refers to."""

@@ -13,16 +13,14 @@ compare equal when they are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from busbar.avro.encoding import NAMES
 from busbar.avro.errors import SchemaError
-from busbar.avro.primitives import INT_MAX, INT_MIN, LONG_MAX, LONG_MIN, decimal_context
-from busbar.avro.sample_encoder import SampleEncoder
+from busbar.avro.primitives import INT_MAX, INT_MIN, LONG_MAX, LONG_MIN
 from busbar.avro.samples import is_sample_record
 from busbar.avro.schema import (
     EXTRA,
@@ -36,7 +34,7 @@ from busbar.avro.schema import (
     Schema,
     Type,
 )
-from busbar.avro.source import MAX_INLINE_DEPTH, Source, records_used_twice
+from busbar.avro.source import ENCODING, MAX_INLINE_DEPTH, Source, records_used_twice
 
 Encoder = Callable[[bytearray, Any], None]
 """Appends the encoding of a value to a buffer. Raises `InvalidAvro`, or an error of Python's for a value that is
@@ -68,6 +66,11 @@ def encode_default(schema: Schema, entry: Field) -> bytes:
     return bytes(out)
 
 
+def _set(names: Iterable[str]) -> str:
+    """The same text in every process."""
+    return f"frozenset({tuple(sorted(names))!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class _Member:
     """A member of an open record's value, and the variables that keep the record's account."""
@@ -85,7 +88,7 @@ class _Member:
 class _Generator:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.source = Source(NAMES)
+        self.source = Source(f"The encoder of {schema.name}.", ENCODING)
         self.shared = records_used_twice(schema)
         self.functions: dict[str, str] = {}
         """The function of each record that has one, by the record's full name."""
@@ -97,7 +100,7 @@ class _Generator:
         entry = self.function(root)
         while self.pending:
             name, record = self.pending.pop()
-            with self.source.block(f"def {name}(out, d):"):
+            with self.source.function(f"def {name}(out: bytearray, d: Any) -> None:"):
                 self.check_object(record, "d", record.name)
                 self.record(record, "d", record.name.rpartition(".")[2], 0)
         return self.source.compile(entry, self.schema.name)
@@ -130,8 +133,8 @@ class _Generator:
     def closed_record(self, record: Record, value: str, path: str, depth: int) -> None:
         line, block = self.source.line, self.source.block
         needed = frozenset(entry.name for entry in record.fields if entry.default is NO_DEFAULT)
-        known = self.source.constant("known", frozenset(entry.name for entry in record.fields))
-        refuse = f"refuse_fields({path!r}, {value}, {known}, {self.source.constant('needed', needed)})"
+        known = self.source.constant("known", _set(entry.name for entry in record.fields), "frozenset[str]")
+        refuse = f"refuse_fields({path!r}, {value}, {known}, {self.source.constant('needed', _set(needed))})"
         rest = self.source.fresh("n")
         line(f"{rest} = len({value}) - {len(needed)}")
         for has_default, group in groupby(record.fields, lambda entry: entry.default is not NO_DEFAULT):
@@ -170,11 +173,11 @@ class _Generator:
         fields = record.fields[:-1]
         if record.fields[-1].name != EXTRA:
             raise SchemaError(f"{record.name}: {EXTRA} comes last")
-        known = self.source.constant("known", frozenset(entry.json_name for entry in fields))
+        known = self.source.constant("known", _set(entry.json_name for entry in fields), "frozenset[str]")
         rest, left = self.source.fresh("n"), self.source.fresh("left")
         required = sum(not isinstance(entry.type, Nullable) for entry in fields)
         line(f"{rest} = len({value}) - {required}")
-        line(f"{left} = ()")
+        line(f"{left}: tuple[str, ...] = ()")
         with block("while True:"):  # runs once: a break skips the members that are absent to the end
             for index, entry in enumerate(fields):
                 if all(isinstance(later.type, Nullable) for later in fields[index:]):
@@ -309,9 +312,10 @@ class _Generator:
         line = self.source.line
         record = self.schema.resolve(items)
         if isinstance(record, Record) and is_sample_record(record):
-            encoder = SampleEncoder(record, compile_encoder(self.schema, record))
+            is_double = record.fields[0].type == Primitive("double")
+            encoder = f"SampleEncoder({self.function(record)}, is_double={is_double})"
             with self.source.block(f"if {value}:"):
-                line(f"{self.source.constant('samples', encoder)}(out, {value})")
+                line(f"{self.source.constant('samples', encoder)}.encode(out, {value})")
             line("out += b'\\x00'")
             return
         with self.counted(value):
@@ -361,7 +365,7 @@ class _Generator:
             case Primitive("string", json_text=True):
                 self.json_text(value)
             case Primitive("string") if self.repeated:
-                known, text = self.source.constant("texts", {}), self.source.fresh("t")
+                known, text = self.source.constant("texts", "{}", "dict[str, bytes]"), self.source.fresh("t")
                 line(f"{text} = {known}.get({value}) if {value}.__class__ is str else None")
                 line(f"out += closed_text({path!r}, {value}, {known}) if {text} is None else {text}")
             case Primitive("string"):
@@ -384,7 +388,7 @@ class _Generator:
             case Primitive("double" | "float" as name):
                 line(f"out += pack_{name}(closed_double({path!r}, {value}))")
             case Primitive("bytes", logical="decimal", precision=precision, scale=scale):
-                context = self.source.constant("context", decimal_context(precision))
+                context = self.source.constant("context", f"decimal_context({precision})")
                 line(f"out += encode_octets(encode_decimal({path!r}, {value}, {scale}, {context}))")
             case Primitive("bytes"):
                 self.check(f"isinstance({value}, (bytes, bytearray, memoryview))", value, path, "bytes")

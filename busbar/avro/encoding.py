@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from busbar.avro import primitives
 from busbar.avro.errors import InvalidAvro
 
-MISSING = object()
+MISSING: Final = object()
+pack_present_double: Final = struct.Struct("<Bd").pack
 _KNOWN_TEXTS = 1024
 _KNOWN_TEXT_BYTES = 64
 
@@ -21,8 +22,8 @@ def refuse(path: str, expected: str, value: Any) -> Any:
 
 def refuse_fields(path: str, value: Mapping[str, Any], known: frozenset[str], needed: frozenset[str]) -> None:
     """Raise `InvalidAvro` for a mapping with members that a closed record has no field for, or without needed ones."""
-    missing = ", ".join(sorted(needed - value.keys()))
-    unknown = ", ".join(sorted(map(str, value.keys() - known)))
+    missing = ", ".join(sorted(needed.difference(value)))
+    unknown = ", ".join(sorted(map(str, set(value).difference(known))))
     raise InvalidAvro(f"{path}: unknown {unknown}" if unknown else f"{path}: missing {missing}")
 
 
@@ -93,31 +94,3 @@ def closed_double(path: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         refuse(path, "a number", value)
     return float(value)
-
-
-NAMES: dict[str, Any] = {
-    "V": primitives.VARINTS,
-    "P": primitives.PRESENT_VARINTS,
-    "MISSING": MISSING,
-    "Mapping": Mapping,
-    "encode_long": primitives.encode_long,
-    "encode_text": primitives.encode_text,
-    "encode_octets": primitives.encode_octets,
-    "encode_decimal": primitives.encode_decimal,
-    "dump_json": primitives.dump_json,
-    "pack_double": primitives.pack_double,
-    "pack_present_double": struct.Struct("<Bd").pack,
-    "pack_float": primitives.pack_float,
-    "refuse": refuse,
-    "refuse_fields": refuse_fields,
-    "encode_extra": encode_extra,
-    "other_long": other_long,
-    "other_double": other_double,
-    "nearest_long": nearest_long,
-    "nearest_double": nearest_double,
-    "closed_long": closed_long,
-    "closed_text": closed_text,
-    "INSTANTS": primitives.INSTANTS,
-    "closed_double": closed_double,
-}
-"""The names that generated source refers to."""

@@ -11,21 +11,23 @@ import struct
 from collections.abc import Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation, Rounded
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from busbar.avro.errors import InvalidAvro
 
-LONG_MIN, LONG_MAX = -(1 << 63), (1 << 63) - 1
-INT_MIN, INT_MAX = -(1 << 31), (1 << 31) - 1
+LONG_MIN: Final = -(1 << 63)
+LONG_MAX: Final = (1 << 63) - 1
+INT_MIN: Final = -(1 << 31)
+INT_MAX: Final = (1 << 31) - 1
 EXACT_DOUBLE = 1 << 53
 """Whole numbers up to this magnitude are the same as a double."""
 
-pack_double = struct.Struct("<d").pack
-unpack_double = struct.Struct("<d").unpack_from
-pack_float = struct.Struct("<f").pack
-unpack_float = struct.Struct("<f").unpack_from
+pack_double: Final = struct.Struct("<d").pack
+unpack_double: Final = struct.Struct("<d").unpack_from
+pack_float: Final = struct.Struct("<f").pack
+unpack_float: Final = struct.Struct("<f").unpack_from
 
 _ONE = Decimal(1)
 _MAX_DOUBLE = 1.7976931348623157e308
@@ -43,19 +45,19 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-VARINTS = tuple(encode_varint(number) for number in range(8192))
+VARINTS: Final = tuple(encode_varint(number) for number in range(8192))
 """The encodings of the whole numbers that lengths, counts and most fields have."""
-PRESENT_VARINTS = tuple(b"\x02" + encoded for encoded in VARINTS[:1024])
+PRESENT_VARINTS: Final = tuple(b"\x02" + encoded for encoded in VARINTS[:1024])
 """The same after the index of a union's second branch."""
 
 
-INSTANTS: dict[int, bytes] = {}
+INSTANTS: Final[dict[int, bytes]] = {}
 """Instants that were encoded lately; those of one event are often the same. `encode_long` fills it."""
-INSTANTS_READ: dict[bytes, int] = {}
+INSTANTS_READ: Final[dict[bytes, int]] = {}
 """Instants that were decoded lately, by their six bytes. `decode_instant` fills it."""
 
-_MEMO_SIZE = 4096
-_INSTANT_BYTES = 6  # of Unix milliseconds from 2004 to 2039
+_MEMO_SIZE: Final = 4096
+_INSTANT_BYTES: Final = 6  # of Unix milliseconds from 2004 to 2039
 
 
 def encode_long(value: int) -> bytes:

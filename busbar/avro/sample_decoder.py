@@ -9,7 +9,6 @@ from typing import Any
 
 from busbar.avro.primitives import VARINTS, decode_block
 from busbar.avro.samples import UNITS, VALUE, Memo, PackedSamples, Sample, repeats
-from busbar.avro.schema import Primitive, Record
 
 ItemDecoder = Callable[[bytes, int], tuple[Any, int]]
 
@@ -79,18 +78,18 @@ class SampleDecoder:
     """Decodes a list of sampled values with the mark that ends it.
 
     Args:
-        record: The record of a sampled value.
-        decode_item: Its generated decoder.
+        decode_item: The generated decoder of a sampled value.
+        is_double: Its values are doubles, rather than strings.
         packed: Return lists that match a layout as `PackedSamples`.
     """
 
-    def __init__(self, record: Record, decode_item: ItemDecoder, *, packed: bool = False) -> None:
+    def __init__(self, decode_item: ItemDecoder, *, is_double: bool, packed: bool = False) -> None:
         self._decode_item = decode_item
         self._packed = packed
-        self._is_double = record.fields[0].type == Primitive("double")
+        self._is_double = is_double
         self._memo = Memo()
 
-    def __call__(self, data: bytes, position: int) -> tuple[list[Sample] | PackedSamples, int]:
+    def decode(self, data: bytes, position: int) -> tuple[list[Sample] | PackedSamples, int]:
         """Read the list and return it with the position behind it. Raises as generated decoders do."""
         count = data[position]
         if not count or count & 129:  # empty, or more than a byte for the count

@@ -9,7 +9,6 @@ from typing import Any
 
 from busbar.avro.primitives import VARINTS, encode_long
 from busbar.avro.samples import MAX_SAMPLES, UNITS, VALUE, Memo, Sample, repeats
-from busbar.avro.schema import Primitive, Record
 
 ItemEncoder = Callable[[bytearray, Any], None]
 
@@ -30,16 +29,16 @@ class SampleEncoder:
     """Encodes a list of sampled values, but for the mark that ends it.
 
     Args:
-        record: The record of a sampled value.
-        encode_item: Its generated encoder.
+        encode_item: The generated encoder of a sampled value.
+        is_double: Its values are doubles, rather than strings.
     """
 
-    def __init__(self, record: Record, encode_item: ItemEncoder) -> None:
+    def __init__(self, encode_item: ItemEncoder, *, is_double: bool) -> None:
         self._encode_item = encode_item
-        self._encode_matching = self._doubles if record.fields[0].type == Primitive("double") else self._strings
+        self._encode_matching = self._doubles if is_double else self._strings
         self._memo = Memo()
 
-    def __call__(self, out: bytearray, samples: list[Any]) -> None:
+    def encode(self, out: bytearray, samples: list[Any]) -> None:
         """Append the count and the items. Raises as generated encoders do."""
         try:
             first = samples[0]

@@ -14,8 +14,9 @@ import json
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from importlib.util import spec_from_file_location
@@ -91,11 +92,21 @@ class CompiledFinder(MetaPathFinder):
 
 
 _said = "no"
+_names: frozenset[str] = frozenset()
 
 
 def said() -> str:
     """Whether this process uses the compiled modules, and if not, why: for its log."""
     return _said
+
+
+def module(name: Callable[[], str]) -> ModuleType | None:
+    """A compiled module that has no source file, such as that of a codec; `None` if there is none or none are used.
+
+    Args:
+        name: Is called where compiled modules are used.
+    """
+    return import_module(found) if _names and (found := name()) in _names else None
 
 
 def use(folder: Path = FOLDER) -> None:
@@ -104,7 +115,7 @@ def use(folder: Path = FOLDER) -> None:
     Raises:
         Unusable: They cannot be used, and `BUSBAR_COMPILED=1` insists.
     """
-    global _said
+    global _names, _said
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "0":
         _said = f"no: {VARIABLE}=0"
@@ -119,6 +130,7 @@ def use(folder: Path = FOLDER) -> None:
         _said = f"no: {why}"
         return
     sys.meta_path.insert(0, CompiledFinder({name: folder / file for name, file in manifest.modules.items()}))
+    _names = frozenset(manifest.modules)
     _said = f"yes: {len(manifest.modules)} modules"
 
 

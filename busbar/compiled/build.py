@@ -17,16 +17,19 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 from busbar.compiled import FOLDER, MANIFEST, PYTHON, ROOT, VARIABLE, Manifest, Unusable, hash_of
+from busbar.compiled.codecs import codecs
 from busbar.compiled.generate import Failed, generate, mypyc_version, path_of, runtime_folder
 
 MODULES = (
     "busbar.avro.calls",
+    "busbar.avro.decoding",
+    "busbar.avro.encoding",
     "busbar.avro.primitives",
     "busbar.avro.sample_decoder",
     "busbar.avro.sample_encoder",
@@ -74,13 +77,26 @@ MODULES = (
     "services.sessions.watchdog",
     "services.sessions.wire",
 )
-"""What is compiled: what a TransactionEvent meets in sessions, between the clients of Kafka and of PostgreSQL."""
+"""What is compiled, beside the codecs of hot schemas: what a TransactionEvent meets in sessions, between the clients of
+Kafka and of PostgreSQL."""
 
 GROUP = "busbar_compiled"
 """The library that holds all of them; the file of each module only points into it."""
 LIBRARY = f"{GROUP}__mypyc"
-_OWN = ("requirements-dev.lock", *(f"busbar/compiled/{name}.py" for name in ("build", "generate", "rewriting")))
+_OWN = (
+    "requirements-dev.lock",
+    *(f"busbar/compiled/{name}.py" for name in ("build", "codecs", "generate", "rewriting")),
+)
 """What else decides what comes out."""
+_DECIDING = (
+    "schemas/registry.lock.json",
+    "services/billing/decoding.py",
+    *(
+        f"busbar/avro/{name}.py"
+        for name in ("codec", "compatibility", "decoders", "encoders", "lock", "schema", "source")
+    ),
+)
+"""What the text of codecs depends on."""
 _FLAGS = ("-O2", "-g0", "-fPIC", "-fwrapv", "-w")
 
 
@@ -123,11 +139,12 @@ def build(folder: Path) -> None:
         began = time.monotonic()
         paths, problem, files = sorted(map(path_of, MODULES)), "", {}
         try:
-            paths, c_files = generate(folder / "c", MODULES, GROUP)
-            files = compile_c(folder, c_files, compiler, include)
+            texts = codecs()
+            paths, c_files = generate(folder / "c", MODULES, texts, GROUP)
+            files = compile_c(folder, [*MODULES, *texts], c_files, compiler, include)
         except Failed as why:
             problem = str(why)
-        manifest = Manifest(PYTHON, _hashes([*paths, *_OWN]), files, problem)
+        manifest = Manifest(PYTHON, _hashes(sorted({*paths, *_OWN, *_DECIDING})), files, problem)
         begun = folder / f"{MANIFEST}.part"
         begun.write_text(json.dumps(asdict(manifest), indent=1), "utf-8")
         begun.replace(folder / MANIFEST)
@@ -142,7 +159,7 @@ def _is_current(folder: Path) -> bool:
         manifest = Manifest.read(folder)
     except Unusable:
         return False
-    if manifest.modules.keys() != {LIBRARY, *MODULES} and not manifest.problem:
+    if not manifest.modules.keys() >= {LIBRARY, *MODULES} and not manifest.problem:
         return False
     try:
         manifest.check()
@@ -193,7 +210,9 @@ def link_flags() -> list[str]:
     return ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
 
 
-def compile_c(folder: Path, c_files: list[Path], compiler: str, include: Path) -> dict[str, str]:
+def compile_c(
+    folder: Path, modules: Sequence[str], c_files: list[Path], compiler: str, include: Path
+) -> dict[str, str]:
     """Make the library and the file of each module. Returns the files of modules, relative to the folder.
 
     Raises:
@@ -206,7 +225,7 @@ def compile_c(folder: Path, c_files: list[Path], compiler: str, include: Path) -
     shims.mkdir(exist_ok=True)
     template = (runtime_folder() / "module_shim.tmpl").read_text("utf-8")
     shim_files = []
-    for module in MODULES:
+    for module in modules:
         shim_files.append(shims / f"{module}.c")
         names = {"modname": module.rpartition(".")[2], "libname": LIBRARY, "full_modname": module.replace(".", "___")}
         shim_files[-1].write_text(template.format(**names), "utf-8")
@@ -235,7 +254,7 @@ def compile_c(folder: Path, c_files: list[Path], compiler: str, include: Path) -
             _run([compiler, *link_flags(), *map(str, parts), "-o", str(begun / f"{module}{suffix}")])
             return module, f"{name}/{module}{suffix}"
 
-        wanted = [(LIBRARY, library_objects), *((m, [o]) for m, o in zip(MODULES, shim_objects, strict=True))]
+        wanted = [(LIBRARY, library_objects), *((m, [o]) for m, o in zip(modules, shim_objects, strict=True))]
         files = dict(threads.map(link, wanted))
     with contextlib.suppress(OSError):  # the same is there, and may be in use
         begun.replace(folder / name)

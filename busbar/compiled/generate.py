@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from busbar.compiled import ROOT
@@ -24,11 +24,14 @@ def path_of(module: str) -> str:
     return module.replace(".", "/") + ".py"
 
 
-def generate(folder: Path, modules: Sequence[str], group: str) -> tuple[list[str], list[Path]]:
+def generate(
+    folder: Path, modules: Sequence[str], texts: Mapping[str, str], group: str
+) -> tuple[list[str], list[Path]]:
     """Make C of the modules.
 
     Args:
         folder: Gets the C; whatever is there is removed.
+        texts: Modules that have no file, by name.
         group: The name of the library that will hold all modules.
 
     Returns:
@@ -49,10 +52,10 @@ def generate(folder: Path, modules: Sequence[str], group: str) -> tuple[list[str
         raise Failed(f"mypyc is not installed ({error})") from None
 
     shutil.rmtree(folder, ignore_errors=True)
-    with _sources(folder / "py", modules):
+    with _sources(folder / "py", modules, texts):
         cache = FileSystemCache()
         arguments = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
-        sources, options = process_options([*arguments, *map(path_of, modules)], fscache=cache, mypyc=True)
+        sources, options = process_options([*arguments, *map(path_of, [*modules, *texts])], fscache=cache, mypyc=True)
         options.python_version = sys.version_info[:2]
         options.export_types = True
         options.preserve_asts = True
@@ -74,7 +77,8 @@ def generate(folder: Path, modules: Sequence[str], group: str) -> tuple[list[str
         if errors.num_errors:
             said = [line for line in errors.new_messages() if ": error:" in line]
             raise Failed(f"mypyc says: {said[0] if said else 'no'}")
-        needed = sorted(path for state in result.graph.values() if (path := _ours(state.path, folder / "py")))
+        paths = (_ours(state.path, folder / "py") for name, state in result.graph.items() if name not in texts)
+        needed = sorted(filter(None, paths))
     for name, text in contents[0]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, "utf-8")
@@ -84,7 +88,7 @@ def generate(folder: Path, modules: Sequence[str], group: str) -> tuple[list[str
 
 
 @contextlib.contextmanager
-def _sources(folder: Path, modules: Sequence[str]) -> Iterator[None]:
+def _sources(folder: Path, modules: Sequence[str], texts: Mapping[str, str]) -> Iterator[None]:
     """Our code as it is compiled, in a folder that is the working directory meanwhile: mypy names files from there."""
     for package in ("busbar", "services"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -92,6 +96,8 @@ def _sources(folder: Path, modules: Sequence[str]) -> Iterator[None]:
     for path in folder.rglob("*.py"):
         text = with_numbers(path.read_text("utf-8"))
         path.write_text(with_constructors(text) if path in compiled else text, "utf-8")
+    for name, text in texts.items():
+        (folder / path_of(name)).write_text(text, "utf-8")
     with contextlib.chdir(folder):
         yield
 

@@ -91,7 +91,7 @@ def read_event(raw: bytes, partition: int) -> Event:
     Raises:
         InvalidRecord: It is no SessionEvent.
     """
-    header, read_head, read_tail = _decoders()
+    header, read_head, read_tail = decoders()
     try:
         if raw[:5] != header:
             return _read_other(raw, partition)
@@ -221,7 +221,7 @@ def _octets(value: Decimal | None) -> bytes | None:
 
 
 @cache
-def _decoders() -> tuple[bytes, Decoder, Decoder]:
+def decoders() -> tuple[bytes, Decoder, Decoder]:
     """The header of the newest schema, and decoders of its first fields and of the others.
 
     Decimals, and texts that nobody here looks at, stay bytes.

@@ -29,6 +29,7 @@ def write(folder: Path, **changes: Any) -> Path:
 def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     monkeypatch.setattr(compiled, "_said", "no")
+    monkeypatch.setattr(compiled, "_names", frozenset())
     monkeypatch.delenv(compiled.VARIABLE, raising=False)
 
 

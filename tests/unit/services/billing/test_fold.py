@@ -394,7 +394,7 @@ def test_a_record_that_cannot_be_written_is_a_session_without_a_price(monkeypatc
 def test_an_event_of_an_older_schema_is_read_as_one_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     events = plain_session()
     expected = World().batch(*events)
-    monkeypatch.setattr("services.billing.decoding._decoders", lambda: (b"other", None, None))
+    monkeypatch.setattr("services.billing.decoding.decoders", lambda: (b"other", None, None))
     assert World().batch(*events) == expected
 
 
