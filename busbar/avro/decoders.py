@@ -98,8 +98,10 @@ class _Generator:
         line(f"{value}: dict[str, Any] = {{}}")
         wanted = {entry.name: entry for entry in reader.fields}
         for entry in record.fields:
-            target = f"{value}[{entry.name!r}]" if entry.name in wanted else self.source.fresh("unused")
-            reader_type = wanted.get(entry.name, entry).type
+            if entry.name not in wanted:
+                self.skip(entry.type, depth)
+                continue
+            target, reader_type = f"{value}[{entry.name!r}]", wanted[entry.name].type
             if entry.default == "" and entry.type == reader_type == Primitive("string"):
                 with self.source.block("if data[p]:"):
                     self.primitive(entry.type, target)
@@ -190,6 +192,25 @@ class _Generator:
         if not isinstance(reader, kind):
             raise SchemaError(f"{self.writer.name}: a {kind.__name__.lower()} has become another type")
         return reader
+
+    def skip(self, type_: Type, depth: int) -> None:
+        """Pass over a value that the reader has no field for; whether its bytes are text is not looked at."""
+        line, block = self.source.line, self.source.block
+        match self.writer.resolve(type_):
+            case Nullable(of):
+                line("u = data[p]")
+                line("p += 1")
+                with block("if u == 2:"):
+                    self.skip(of, depth)
+                with block("elif u:"):
+                    line("bad_branch(u, p)")
+            case Primitive("string" | "bytes"):
+                self.octets()
+                line("p = q")
+            case Primitive("double" | "float" as name):
+                line(f"p += {8 if name == 'double' else 4}")
+            case other:
+                self.value(other, other, self.source.fresh("unused"), depth)
 
     def promote(self, type_: Primitive, reader: Type, target: str) -> None:
         if not isinstance(reader, Primitive):

@@ -22,7 +22,13 @@ from busbar.stream.interfaces import InvalidRecord
 
 SCHEMA = "csms.SessionEvent"
 _LAST_OF_HEAD = "time_zone"
-_UNREAD = frozenset(("trigger", "stop_reason", "stop_id_token", "station_tariff_id"))
+_UNREAD = frozenset(
+    (
+        *("complete", "station_at", "trigger", "power_w", "current_a", "soc_percent"),
+        *("stop_reason", "stop_id_token", "missing_seq_nos", "station_tariff_id"),
+    )
+)
+"""What nobody here looks at."""
 _MOST_HEADS = 65_536
 _ID_END = 42
 """The session's id stands from 5 up to here, with its length."""
@@ -224,7 +230,7 @@ def _octets(value: Decimal | None) -> bytes | None:
 def decoders() -> tuple[bytes, Decoder, Decoder]:
     """The header of the newest schema, and decoders of its first fields and of the others.
 
-    Decimals, and texts that nobody here looks at, stay bytes.
+    Decimals stay bytes.
     """
     entry = newest(SCHEMA)
     source = json.loads(entry.schema)
@@ -232,7 +238,9 @@ def decoders() -> tuple[bytes, Decoder, Decoder]:
     split = [field["name"] for field in fields].index(_LAST_OF_HEAD) + 1
     head = {**source, "fields": fields[:split]}
     tail = {**source, "fields": [_plain(field) for field in fields[split:]]}
-    return header_of(entry), compile_decoder(parse_schema(head)), compile_decoder(parse_schema(tail))
+    read = {**source, "fields": [field for field in tail["fields"] if field["name"] not in _UNREAD]}
+    read_head = compile_decoder(parse_schema(head))
+    return header_of(entry), read_head, compile_decoder(parse_schema(tail), parse_schema(read))
 
 
 def _plain(value: Any) -> Any:
@@ -242,6 +250,4 @@ def _plain(value: Any) -> Any:
         return value
     if value.get("logicalType") == "decimal":
         return "bytes"
-    if value.get("name") in _UNREAD:
-        return {"name": value["name"], "type": "bytes"}
     return {name: _plain(each) for name, each in value.items()}

@@ -207,3 +207,20 @@ def test_records_that_hold_themselves_are_read_and_written() -> None:
     assert parse_schema(node.canonical) == node
     tree = {"name": "a", "children": [{"name": "b", "children": []}, {"name": "c", "children": []}]}
     assert reread(node, node, tree) == tree
+
+
+def test_fields_that_are_gone_are_passed_over_whatever_they_are() -> None:
+    entry = {"type": "record", "name": "Entry", "fields": [{"name": "x", "type": "string"}]}
+    gone = [
+        *(
+            ("a", "string", "é"),
+            ("b", ["null", "bytes"], b"x" * 200),
+            ("c", ["null", "double"], 1.5),
+            ("d", "float", 2.0),
+        ),
+        *(("e", ["null", "string"], None), ("f", "boolean", True), ("g", "long", -(2**63))),
+        ("h", {"type": "array", "items": entry}, [{"x": "1"}, {"x": "2"}]),
+    ]
+    old = schema(*[(name, type_) for name, type_, _ in gone], ("last", "string"))
+    value = {name: member for name, _, member in gone} | {"last": "there"}
+    assert reread(old, schema(("last", "string")), value) == {"last": "there"}
