@@ -66,8 +66,7 @@ def joined(row: Row, slices: Sequence[Slice]) -> Row:
 class Comparison:
     """Slices without and with billing, in pairs, and what all of it took until billing had read everything.
 
-    Billing reads in its slices what came in those without it, too: it has twice as much to do in them, or all that it
-    is let do.
+    What comes in the slices without billing is read by it while no load runs.
     """
 
     without: list[Slice] = field(default_factory=list)
