@@ -38,7 +38,7 @@ Point = tuple[int, int | None, int | None, int | None]
 MICRO = 1_000_000
 _STATES: dict[str, ChargingState] = {state.value: state for state in ChargingState}
 _STARTED, _SAMPLED, _ENDED = FactKind.STARTED, FactKind.SAMPLED, FactKind.ENDED
-_CHANGED = FactKind.TARIFF_CHANGED
+_CHANGED, _RESERVED = FactKind.TARIFF_CHANGED, FactKind.RESERVED
 _AFTER_ALL = 1 << 41
 """The order of a change of the tariff: behind everything else of its instant."""
 
@@ -60,13 +60,16 @@ class Frame(NamedTuple):
     end_uwh: int | None
     changes: tuple[TariffChange, ...] = ()
     """Of the session's tariff, in order. One that came after the session was over is none."""
+    reserved_ms: int | None = None
+    """When the reservation was made that the session uses: its price begins with the reserved time."""
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Frame:
         """Read what JSON made of one."""
-        at_ms, started_ms, ended_ms, energy_uwh, rung, begin_uwh, end_uwh, *changes = values
-        told = tariff_changes(changes[0]) if changes else ()
-        return cls(at_ms, started_ms, ended_ms, energy_uwh, rung, begin_uwh, end_uwh, told)
+        at_ms, started_ms, ended_ms, energy_uwh, rung, begin_uwh, end_uwh, *newer = values
+        told = tariff_changes(newer[0]) if newer else ()
+        reserved_ms = newer[1] if len(newer) > 1 else None
+        return cls(at_ms, started_ms, ended_ms, energy_uwh, rung, begin_uwh, end_uwh, told, reserved_ms)
 
 
 def tariff_changes(values: Iterable[Sequence[Any]]) -> tuple[TariffChange, ...]:
@@ -111,6 +114,7 @@ _STORED = (
     "start_ms",
     "left_ms",
     "changed",
+    "reserved_ms",
 )
 
 
@@ -142,6 +146,8 @@ class Feed:
         """Whether the facts so far are those that `replay` would make of the same events."""
         self.changed = 0
         """How many changes of the tariff are among the facts."""
+        self.reserved_ms: int | None = None
+        """When the reservation among the facts was made; `None` if there is none."""
 
     def copy(self) -> Feed:
         other = Feed()
@@ -170,6 +176,8 @@ class Feed:
             observations = self._begin(frame, observations, facts)
         elif frame.started_ms != self.start_ms or not self._leads_up_to(ended_ms):
             self.exact = False
+        elif frame.reserved_ms != self.reserved_ms:
+            self.exact = False  # reserved time comes before the start, which has been taken
         if self.changed != len(frame.changes) and self._effective(frame, self.changed) < self.at_ms:
             self.exact = False  # what came after the change has been taken as before it
         for observation in observations:
@@ -237,9 +245,10 @@ class Feed:
     def _begin(
         self, frame: Frame, observations: Sequence[Observation], facts: list[Fact], *, fell: bool = False
     ) -> Sequence[Observation]:
-        """Make the first fact, of what was observed before the start; returns the other observations.
+        """Make the first facts, of what was observed before the start; returns the other observations.
 
-        A start that has not been seen is taken to be at the first instant that is known. Energy counts from 0.
+        A start that has not been seen is taken to be at the first instant that is known. Energy counts from 0. Reserved
+        time never moves the start: a station's clock may be a little behind ours.
         """
         start_ms = frame.started_ms
         if start_ms is None:
@@ -257,6 +266,9 @@ class Feed:
                 self.exact = False
             state = _STATES.get(told, state)
             current = current if current_ua is None else current_ua
+        self.reserved_ms = frame.reserved_ms
+        if frame.reserved_ms is not None:
+            facts.append(Fact(_RESERVED, min(frame.reserved_ms, start_ms)))
         facts.append(Fact(_STARTED, start_ms, 0, state, None, _si(current)))
         return observations[place:]
 

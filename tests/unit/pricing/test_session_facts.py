@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import reduce
@@ -104,6 +104,53 @@ PLAIN = [
     event(20, 2, 2500, "SuspendedEV"),
     event(60, 3, 2500, ended=True, rung="transaction_registers"),
 ]
+
+
+def reserved(events: list[Event], minutes: float | None) -> list[Event]:
+    """The same, with a reservation made so long before the begin."""
+    reserved_ms = None if minutes is None else T0 - round(minutes * MINUTE)
+    return [replace(each, frame=each.frame._replace(reserved_ms=reserved_ms)) for each in events]
+
+
+def test_a_reservation_comes_before_the_start() -> None:
+    events = reserved(PLAIN, 30)
+    feed, facts = feed_all(events)
+    last = feed.end(events[-1].frame)
+    assert last is not None
+    assert [*facts, *last] == replay(events)
+    assert [(fact.kind, fact.at_ms) for fact in facts[:2]] == [
+        (FactKind.RESERVED, T0 - 30 * MINUTE),
+        (FactKind.STARTED, T0),
+    ]
+    assert facts[1:] == feed_all(PLAIN)[1]
+
+
+def test_a_reservation_never_moves_the_start() -> None:
+    """It was made after it, by our clock."""
+    facts = replay(reserved(PLAIN, -2))
+    assert [fact.at_ms for fact in facts[:2]] == [T0, T0]
+    assert facts[1:] == replay(PLAIN)
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+@pytest.mark.parametrize(("before", "after"), [(None, 30), (30, None), (30, 20)])
+def test_a_reservation_that_becomes_known_later_makes_the_facts_anew(
+    place: int, before: float | None, after: float | None
+) -> None:
+    events = [*reserved(PLAIN[:place], before), *reserved(PLAIN[place:], after)]
+    feed, _ = feed_all(events)
+    assert not feed.exact
+    assert replay(events) == replay(reserved(PLAIN, after))
+
+
+def test_frames_and_feeds_of_before_have_no_reservation() -> None:
+    frame = PLAIN[0].frame
+    assert Frame.from_list(list(frame)[:8]) == Frame.from_list(list(frame)[:7]) == frame
+    with_one = frame._replace(reserved_ms=T0)
+    assert Frame.from_list(orjson.loads(orjson.dumps(tuple(with_one)))) == with_one
+    feed, _ = feed_all(PLAIN[:2])
+    assert Feed.from_list(feed.to_list()[:-1]).take(PLAIN[2].frame, PLAIN[2].observations)
+    assert Feed.from_list(feed_all(reserved(PLAIN[:2], 30))[0].to_list()).reserved_ms == T0 - 30 * MINUTE
 
 
 def test_facts_of_a_session_in_order_are_those_of_all_its_events() -> None:
