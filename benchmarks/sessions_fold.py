@@ -186,7 +186,7 @@ def measure(records: list[Record], size: int, tariffs: TariffBook = NO_TARIFFS) 
     tables, processor, clock = Tables(tariffs), SessionsProcessor(POLICY, partitions=PARTITIONS), time.process_time
     for batch in batches(records, size):
         began = clock()
-        events = [processor.decode(each) for each in batch]
+        events = [event for each in batch if (event := processor.decode(each)) is not None]
         decoded = clock()
         state = tables.load(events)
         loaded = clock()
@@ -209,7 +209,7 @@ async def measure_database(records: list[Record], size: int, url: str) -> dict[s
     processor = SessionsProcessor(POLICY, partitions=PARTITIONS)
     cpu, loading, storing = time.process_time(), 0.0, 0.0
     for batch in batches(records, size):
-        events = [processor.decode(each) for each in batch]
+        events = [event for each in batch if (event := processor.decode(each)) is not None]
         began = time.perf_counter()
         state = await processor.load(connection, events)
         loading += time.perf_counter() - began

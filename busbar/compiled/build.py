@@ -71,6 +71,8 @@ MODULES = (
     "services.sessions.model",
     "services.sessions.pricing",
     "services.sessions.processor",
+    "services.sessions.reservations",
+    "services.sessions.reserving",
     "services.sessions.samples",
     "services.sessions.signed",
     "services.sessions.steps",

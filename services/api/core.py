@@ -17,7 +17,7 @@ from services.api.problems import MAX_ERRORS, Problem
 
 MAX_WAIT_SECONDS = 300.0
 MAX_TIMEOUT_SECONDS = 6 * 86_400.0
-"""A day below the retention of `csms.commands`."""
+"""Less than the retention of `csms.commands`."""
 DEFAULT_WAIT_SECONDS = 30.0
 DEFAULT_PARK_SECONDS = 86_400.0
 OUTCOME_SLACK_SECONDS = 5.0

@@ -43,6 +43,7 @@ class Config:
                 silent_intervals=env.integer("BUSBAR_SESSIONS_SILENT_INTERVALS", 5, minimum=1),
                 gap_query_ms=_milliseconds(env, "BUSBAR_SESSIONS_GAP_QUERY_SECONDS", 60),
                 gap_timeout_ms=_milliseconds(env, "BUSBAR_SESSIONS_GAP_TIMEOUT_SECONDS", 900),
+                reservation_grace_ms=_milliseconds(env, "BUSBAR_SESSIONS_RESERVATION_GRACE_SECONDS", 300),
             ),
             worker=WorkerSettings.from_env(env),
             time_zone=time_zone_setting(env),

@@ -15,6 +15,9 @@ from services.sessions.decoding import (
     Authorize,
     Event,
     Meter,
+    ReservationAnswer,
+    ReservationCommand,
+    ReservationDue,
     ReservationUpdate,
     SessionDue,
     Start,
@@ -22,9 +25,11 @@ from services.sessions.decoding import (
     TariffRequest,
     TransactionEvent,
 )
-from services.sessions.events import reservation_event
+from services.sessions.events import unknown_reservation_event
 from services.sessions.model import ReservationRow, State
 from services.sessions.pricing import driver_tariff
+from services.sessions.reserving import fold_answer, fold_command, note_word
+from services.sessions.reserving import fold_due as fold_reservation_due
 from services.sessions.steps import answer, check_token, enter, expire
 from services.sessions.tariff_changes import fold_tariff_request
 from services.sessions.tokens import ACCEPTED, Authorization
@@ -84,8 +89,9 @@ def fold_reservation(state: State, event: ReservationUpdate) -> list[Result]:
         state.reservations.append(
             ReservationRow(call.station_id, event.reservation_id, event.status, call.received_at_ms)
         )
-        results.append(reservation_event(station, call, event.reservation_id, event.status))
-        state.count("session_events", "reservation")
+        if not note_word(state, station, call, event.reservation_id, event.status, results):
+            results.append(unknown_reservation_event(station, call, event.reservation_id, event.status))
+            state.count("session_events", "reservation")
     results.append(answer(call, {}))
     return results
 
@@ -97,6 +103,9 @@ _FOLDS: dict[type[Any], Callable[[State, Any], list[Result]]] = {
     Meter: fold_meter_values,
     TransactionEvent: fold_transaction_event,
     ReservationUpdate: fold_reservation,
+    ReservationCommand: fold_command,
+    ReservationAnswer: fold_answer,
+    ReservationDue: fold_reservation_due,
     SessionDue: fold_due,
     TariffRequest: fold_tariff_request,
 }

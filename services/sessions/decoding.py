@@ -9,14 +9,20 @@ from struct import pack
 from typing import Any
 from zlib import crc32
 
+import orjson
+
 from busbar.records import StationCall
 from services.sessions.clock import station_ms
+from services.sessions.reservations import Order
 from services.sessions.samples import Samples, read_meter_values, with_register
 from services.sessions.tokens import token_key
 from services.sessions.units import MICRO
 
 CANDIDATES = 4
 """How many transaction ids of 1.6 are tried for a start: one is enough but once in two thousand million."""
+
+RESERVATION_ACTIONS = ("ReserveNow", "CancelReservation")
+"""Commands that make a reservation, and end it."""
 
 _LONG_MAX = 2**63 - 1
 _ID_LIMIT = 255
@@ -144,7 +150,49 @@ class TariffRequest:
     requested_ms: int
 
 
-Event = Authorize | Start | Stop | Meter | TransactionEvent | ReservationUpdate | SessionDue | TariffRequest
+@dataclass(slots=True)
+class ReservationCommand:
+    """A ReserveNow or a CancelReservation on its way to a station: a record of `csms.commands`."""
+
+    station_id: str
+    command_id: str
+    asked: Order | int
+    """What ReserveNow asks for, or the reservation that CancelReservation is about."""
+
+
+@dataclass(slots=True)
+class ReservationAnswer:
+    """What a station answered to one: a record of `csms.command-events`."""
+
+    station_id: str
+    command_id: str
+    at_ms: int
+    version: str
+    accepted: bool
+
+
+@dataclass(slots=True)
+class ReservationDue:
+    """A reservation of a station has come to its expiry: from the clock, not from the station."""
+
+    partition: int
+    station_id: str
+    now_ms: int
+
+
+Event = (
+    Authorize
+    | Start
+    | Stop
+    | Meter
+    | TransactionEvent
+    | ReservationUpdate
+    | SessionDue
+    | TariffRequest
+    | ReservationCommand
+    | ReservationAnswer
+    | ReservationDue
+)
 
 
 def event_of(call: StationCall) -> Event:
@@ -164,6 +212,54 @@ def tariff_request_of(value: Mapping[str, Any]) -> TariffRequest:
         value["requested_by"],
         value["requested_at"],
     )
+
+
+def reservation_command_of(value: Mapping[str, Any]) -> ReservationCommand | None:
+    """The event that a `csms.Command` is; `None` if it is about no reservation, or its payload makes no sense."""
+    action = value["action"]
+    if action not in RESERVATION_ACTIONS:
+        return None
+    payload = _json_object(value["payload"])
+    asked = integer(payload.get("reservationId")) if action == "CancelReservation" else _order(value, payload)
+    return None if asked is None else ReservationCommand(value["station_id"], value["command_id"], asked)
+
+
+def reservation_answer_of(value: Mapping[str, Any]) -> ReservationAnswer | None:
+    """The event that a `csms.CommandEvent` is; `None` if it is no answer about a reservation.
+
+    A late answer is one: the station did what it says. Only the answer to a command that was given up is called so.
+    """
+    if value["action"] not in RESERVATION_ACTIONS or value["stage"] not in ("answered", "late") or value["error_code"]:
+        return None
+    accepted = _json_object(value["payload"]).get("status") == "Accepted"
+    version = text(value["ocpp_version"])
+    return ReservationAnswer(value["station_id"], value["command_id"], value["at"], version, accepted)
+
+
+def _order(value: Mapping[str, Any], payload: dict[str, Any]) -> Order | None:
+    get = payload.get
+    if "reservationId" in payload:
+        reservation_id, expires_ms = integer(get("reservationId")), station_ms(get("expiryDate"))
+        version, evse_id = "1.6", integer(get("connectorId")) or 0
+        connector_id, id_token, kind, group_id = evse_id, text(get("idTag")), "", text(get("parentIdTag"))
+    else:
+        reservation_id, expires_ms = integer(get("id")), station_ms(get("expiryDateTime"))
+        version, evse_id, connector_id = "2.0.1", integer(get("evseId")) or 0, 0
+        token, kind = _id_token(payload)
+        id_token, group = token or "", get("groupIdToken")
+        group_id = text(group.get("idToken")) if isinstance(group, dict) else ""
+    if reservation_id is None or expires_ms is None:
+        return None
+    command_id = value["command_id"]
+    return Order(command_id, reservation_id, version, evse_id, connector_id, id_token, kind, group_id, expires_ms)
+
+
+def _json_object(raw: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(raw)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def is_known_id(transaction_id: str) -> bool:

@@ -11,6 +11,7 @@ from busbar.records import Result, StationCall
 from services.sessions.clock import Moment
 from services.sessions.continuity import Change
 from services.sessions.model import Cause, Session, StationState, make_uuid
+from services.sessions.reservations import RESERVED, Reservation
 from services.sessions.samples import Samples
 from services.sessions.wire import encode_meter_samples, encode_session_event
 
@@ -52,8 +53,65 @@ def meter_samples(
     return Result(METER_SAMPLES_TOPIC, call.station_id.encode(), value, timestamp_ms=call.received_at_ms)
 
 
-def reservation_event(station: StationState, call: StationCall, reservation_id: int, status: str) -> Result:
-    """What became of a reservation, for those who bill it."""
+def reservation_event(reservation: Reservation, at_ms: int) -> Result:
+    """What became of a reservation, for those who bill it.
+
+    Args:
+        at_ms: When what led to it was received.
+    """
+    value = {
+        "session_id": reservation.key,
+        "station_id": reservation.station_id,
+        "ocpp_version": reservation.version,
+        "transaction_id": "",
+        "site_id": reservation.site_id,
+        "evse_id": reservation.evse_id,
+        "connector_id": reservation.connector_id,
+        "id_token": reservation.id_token,
+        "id_token_type": reservation.id_token_type,
+        "group_id": reservation.group_id,
+        "authorization_status": "",
+        "reservation_id": reservation.reservation_id,
+        "remote_start_id": None,
+        "tariff_id": reservation.tariff_id,
+        "tariff_version": reservation.tariff_version,
+        "time_zone": reservation.time_zone,
+        "event_id": f"{reservation.key}/{reservation.sequence}",
+        "sequence": reservation.sequence,
+        "kind": "reservation",
+        "state": reservation.status,
+        "final": reservation.status != RESERVED,
+        "complete": True,
+        "offline": False,
+        "at": at_ms if reservation.ended_ms is None else reservation.ended_ms,
+        "station_at": None,
+        "received_at": at_ms,
+        "started_at": None,
+        "ended_at": reservation.ended_ms,
+        "trigger": reservation.word,
+        "seq_no": None,
+        "charging_state": "",
+        "energy_wh": 0,
+        "energy_rung": "none",
+        "register_begin_wh": None,
+        "register_end_wh": None,
+        "power_w": None,
+        "current_a": None,
+        "soc_percent": None,
+        "points": [],
+        "stop_reason": "",
+        "stop_id_token": "",
+        "missing_seq_nos": [],
+        "flags": [],
+        "reserved_at": reservation.made_ms,
+        "reservation_expires_at": reservation.expires_ms,
+    }
+    key, encoded = reservation.station_id.encode(), encode("csms.SessionEvent", value)
+    return Result(SESSION_EVENTS_TOPIC, key, encoded, timestamp_ms=at_ms)
+
+
+def unknown_reservation_event(station: StationState, call: StationCall, reservation_id: int, status: str) -> Result:
+    """What a station says of a reservation that no command of ours has made."""
     session = Session(
         session_id="",
         station_id=station.station_id,

@@ -35,6 +35,9 @@ TARIFF_CHANGES = Counter(
     "Other tariffs wanted for sessions that go on, by what became of it",
     ["status"],
 )
+RESERVATIONS = Counter(
+    "csms_sessions_reservations_total", "Reservations, by what became of them with each change", ["status"]
+)
 METER_SAMPLES = Counter("csms_sessions_meter_samples_total", "Sampled values stored")
 
 _BY_NAME = {
@@ -45,6 +48,7 @@ _BY_NAME = {
     "unattributed_uwh": UNATTRIBUTED,
     "tariffs": TARIFFS,
     "tariff_changes": TARIFF_CHANGES,
+    "reservations": RESERVATIONS,
 }
 _children: dict[tuple[str, str], Counter] = {}
 

@@ -16,6 +16,7 @@ from busbar.tariffs import TariffBook
 from services.sessions.clock import Clock, Moment
 from services.sessions.continuity import Continuity
 from services.sessions.energy import Energy
+from services.sessions.reservations import Reservation, Reservations
 from services.sessions.samples import Samples, Shape
 from services.sessions.signed import SignedReading
 from services.sessions.tokens import Token, TokenPolicy
@@ -140,6 +141,8 @@ class Session:
     tariff_requests: list[list[Any]] = field(default_factory=list)
     """Changes that the station was asked for and has not confirmed: the id, the station's name for the tariff, tariff
     and version, who asked and when."""
+    reserved_ms: int | None = None
+    """When the reservation that it uses was made; `None` if there is none that we know."""
     energy: Energy = field(default_factory=Energy)
 
     # Of this process only, not stored.
@@ -210,6 +213,10 @@ class StationState:
     unattributed_uwh: int = 0
     unsettled: list[str] = field(default_factory=list)
     """Ids of sessions closed without a stop, of those that wait for missing events, and of orphans, the latest ones."""
+    reservations: Reservations | None = None
+    """`None` if it never had any."""
+    reservations_due_ms: int = 0
+    """When the next of them is taken to have expired; 0: never. Not stored."""
 
     sessions: dict[str, Session] = field(default_factory=dict)
     transactions: dict[str, list[Session]] = field(default_factory=dict)
@@ -370,6 +377,8 @@ class Policy:
     """After the end of a session with missing events: when they are given up."""
     command_timeout_ms: int = 300_000
     """How long such a question may take."""
+    reservation_grace_ms: int = 300_000
+    """A reservation of which nothing is heard until so long after its time has expired."""
 
 
 NO_TARIFFS = TariffBook()
@@ -393,6 +402,8 @@ class State:
     authorizations: list[AuthorizationRow] = field(default_factory=list)
     reservations: list[ReservationRow] = field(default_factory=list)
     tariff_changes: list[TariffChangeRow] = field(default_factory=list)
+    told_reservations: dict[str, Reservation] = field(default_factory=dict)
+    """Those of which something is new, by key."""
     shapes: dict[int, Shape] = field(default_factory=dict)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     """What happened how often, for the metrics."""
@@ -452,24 +463,31 @@ def load_session(raw: bytes) -> Session:
 def dump_station(station: StationState) -> bytes:
     """The stored form of what the fold keeps of a station."""
     clock = station.clock
-    return orjson.dumps(
-        {
-            "clock": [clock.shift_ms, clock.station_ms, clock.received_ms],
-            "continuity": {
-                str(evse): [each.covered_uwh, each.newest_ms, each.gaps] for evse, each in station.continuity.items()
-            },
-            "public_keys": {str(evse): digest for evse, digest in station.public_keys.items()},
-            "connection": [station.connection_id, station.connected_ms],
-            "unattributed_uwh": station.unattributed_uwh,
-            "unsettled": station.unsettled,
-        }
-    )
+    value: dict[str, Any] = {
+        "clock": [clock.shift_ms, clock.station_ms, clock.received_ms],
+        "continuity": {
+            str(evse): [each.covered_uwh, each.newest_ms, each.gaps] for evse, each in station.continuity.items()
+        },
+        "public_keys": {str(evse): digest for evse, digest in station.public_keys.items()},
+        "connection": [station.connection_id, station.connected_ms],
+        "unattributed_uwh": station.unattributed_uwh,
+        "unsettled": station.unsettled,
+    }
+    if station.reservations is not None:
+        value["reservations"] = station.reservations.dump()
+    return orjson.dumps(value)
 
 
-def load_station(station_id: str, raw: bytes) -> StationState:
-    """Read the stored form."""
+def load_station(station_id: str, raw: bytes, grace_ms: int = 0) -> StationState:
+    """Read the stored form.
+
+    Args:
+        grace_ms: The policy's for reservations.
+    """
     value = orjson.loads(raw)
     connection_id, connected_ms = value["connection"]
+    stored = value.get("reservations")
+    reservations = None if stored is None else Reservations.load(stored)
     return StationState(
         station_id=station_id,
         clock=Clock(*value["clock"]),
@@ -479,4 +497,6 @@ def load_station(station_id: str, raw: bytes) -> StationState:
         connected_ms=connected_ms,
         unattributed_uwh=value["unattributed_uwh"],
         unsettled=value["unsettled"],
+        reservations=reservations,
+        reservations_due_ms=0 if reservations is None else reservations.due_ms(grace_ms),
     )

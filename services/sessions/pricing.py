@@ -93,6 +93,8 @@ def _choose(state: State, session: Session, running: RunningPrice | None) -> Non
     if running is None:
         return
     waiting, running.waiting = running.waiting, []
+    if session.reserved_ms is not None:  # which may have become known last, and comes first
+        waiting = [(frame._replace(reserved_ms=session.reserved_ms), told) for frame, told in waiting]
     facts = [fact for frame, observations in waiting for fact in running.feed.take(frame, observations)]
     _price(state, session, running, facts)
 
@@ -203,4 +205,5 @@ def _frame(session: Session, at_ms: int) -> Frame:
         energy.register_begin_uwh,
         energy.register_end_uwh,
         session.tariff_changes,
+        session.reserved_ms,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -21,12 +22,30 @@ from busbar.topics import all_topics, topics_read_by
 from services.sessions import metrics
 from services.sessions.cache import StationCache
 from services.sessions.core import apply
-from services.sessions.decoding import Event, SessionDue, TariffRequest, event_of, tariff_request_of
+from services.sessions.decoding import (
+    RESERVATION_ACTIONS,
+    Event,
+    ReservationAnswer,
+    ReservationCommand,
+    ReservationDue,
+    SessionDue,
+    TariffRequest,
+    event_of,
+    reservation_answer_of,
+    reservation_command_of,
+    tariff_request_of,
+)
 from services.sessions.events import SERVICE
 from services.sessions.model import Policy, State
-from services.sessions.store import CONFIGURED_SINCE, load_due, load_state, store_call
+from services.sessions.store import CONFIGURED_SINCE, load_due, load_reservations_due, load_state, store_call
+
+logger = logging.getLogger(__name__)
 
 TARIFF_CHANGES_TOPIC = "csms.tariff-changes"
+COMMANDS_TOPIC = "csms.commands"
+COMMAND_EVENTS_TOPIC = "csms.command-events"
+_SYSTEM_TOPICS = (TARIFF_CHANGES_TOPIC, COMMANDS_TOPIC, COMMAND_EVENTS_TOPIC)
+_ABOUT_RESERVATIONS = tuple(action.encode() for action in RESERVATION_ACTIONS)
 
 KNOWN_SHAPES = "SELECT shape_id FROM sessions.sample_shapes WHERE shape_id = ANY($1::bigint[])"
 
@@ -47,9 +66,7 @@ class SessionsProcessor:
     group = SERVICE
     folds_ahead = True
     topics: Sequence[str] = tuple(
-        name
-        for name in topics_read_by(SERVICE)
-        if all_topics()[name].action is not None or name == TARIFF_CHANGES_TOPIC
+        name for name in topics_read_by(SERVICE) if all_topics()[name].action is not None or name in _SYSTEM_TOPICS
     )
 
     def __init__(self, policy: Policy, *, partitions: int, due_every_ms: int = 5_000, time_zone: str = "UTC") -> None:
@@ -66,11 +83,13 @@ class SessionsProcessor:
         self._next_configuration = 0.0
         self._configured_at: datetime | None = None
 
-    def decode(self, record: Record) -> Event:
+    def decode(self, record: Record) -> Event | None:
+        """Read a record; `None` for a command that is about no reservation, which most are."""
         if record.partition not in self._placed:
             self._check_place(record)
-        if record.topic == TARIFF_CHANGES_TOPIC:
-            return _tariff_request(record.value or b"")
+        if record.topic in _SYSTEM_TOPICS:
+            raw = record.value or b""
+            return _tariff_request(raw) if record.topic == TARIFF_CHANGES_TOPIC else _reservation(record.topic, raw)
         try:
             call = decode_packed_call(record.value or b"")
         except InvalidAvro as error:
@@ -80,7 +99,7 @@ class SessionsProcessor:
         except KeyError:
             raise InvalidRecord("unowned-action", f"{call.version} {call.action}") from None
 
-    async def load(self, connection: Any, events: Sequence[Event]) -> State:
+    async def load(self, connection: Any, events: Sequence[Event | None]) -> State:
         if self._sent_shapes:
             # What was sent may have been rolled back: only what is found in the table is known.
             rows = await connection.fetch(KNOWN_SHAPES, list(self._sent_shapes))
@@ -90,7 +109,8 @@ class SessionsProcessor:
             self._sent_shapes.clear()
         if self._cache and time.monotonic() >= self._next_configuration:
             await self._read_configuration(connection)
-        return await load_state(connection, events, self._policy, self._cache, self._tariffs)
+        wanted = [event for event in events if event is not None]
+        return await load_state(connection, wanted, self._policy, self._cache, self._tariffs)
 
     def committed(self, state: State) -> None:
         """The batch of this state is committed: the next one need not load it again."""
@@ -114,8 +134,8 @@ class SessionsProcessor:
         for station_id, site_id, quirks in await connection.fetch(CONFIGURED_SINCE, since):
             self._cache.configure(station_id, (site_id or "", orjson.loads(quirks)))
 
-    def fold(self, state: State, event: Event) -> Iterable[Result]:
-        return apply(state, event)
+    def fold(self, state: State, event: Event | None) -> Iterable[Result]:
+        return () if event is None else apply(state, event)
 
     def store_call(self, state: State) -> StoreCall:
         """Everything in one call, whatever the size of the batch."""
@@ -129,16 +149,21 @@ class SessionsProcessor:
         await connection.execute(f"SELECT {call.function}({places})", *call.arguments)
 
     async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
-        """Sessions whose deadline has passed, and those whose deadline is to be worked out anew."""
+        """Sessions whose deadline has passed, or is to be worked out anew, and stations with expired reservations."""
         if now_ms < self._next_due_ms:
             return []
         self._next_due_ms = now_ms + self._due_every_ms
         ours = set(partitions)
-        found = []
+        found: list[Event] = []
         for session_id, station_id in await load_due(connection, now_ms, _DUE_LIMIT):
             partition = self._partitioner.partition(station_id.encode(), self._partitions)
             if partition in ours:
                 found.append(SessionDue(partition, station_id, session_id, now_ms))
+        expired_ms = now_ms - self._policy.reservation_grace_ms
+        for station_id in await load_reservations_due(connection, expired_ms, _DUE_LIMIT):
+            partition = self._partitioner.partition(station_id.encode(), self._partitions)
+            if partition in ours:
+                found.append(ReservationDue(partition, station_id, now_ms))
         return found
 
     def _check_place(self, record: Record) -> None:
@@ -154,9 +179,33 @@ class SessionsProcessor:
         self._placed.add(record.partition)
 
     def partition_of_event(self, event: Event) -> int:
-        if not isinstance(event, SessionDue):
+        if not isinstance(event, SessionDue | ReservationDue):
             raise TypeError("only events that have come due have a partition of their own")
         return event.partition
+
+
+def _reservation(topic: str, raw: bytes) -> ReservationCommand | ReservationAnswer | None:
+    """A command or an answer about a reservation; `None` for any other, which is told without decoding it.
+
+    Raises:
+        InvalidRecord: It seems to be one and cannot be read, or PostgreSQL has no room for it.
+    """
+    if not any(action in raw for action in _ABOUT_RESERVATIONS):
+        return None
+    expected = "csms.Command" if topic == COMMANDS_TOPIC else "csms.CommandEvent"
+    try:
+        name, value = decode(raw)
+    except InvalidAvro as error:
+        raise InvalidRecord("undecodable", str(error)) from error
+    if name != expected:
+        raise InvalidRecord("undecodable", f"{name} is not {expected}")
+    if "\0" in value["command_id"] or "\0" in value["station_id"]:
+        raise InvalidRecord("undecodable", f"{expected}: an id with a NUL character")
+    event = reservation_command_of(value) if topic == COMMANDS_TOPIC else reservation_answer_of(value)
+    if event is None and topic == COMMANDS_TOPIC and value["action"] in RESERVATION_ACTIONS:
+        facts = {"station_id": value["station_id"], "action": value["action"], "command_id": value["command_id"]}
+        logger.warning("a command about a reservation cannot be read: no reservation follows from it", extra=facts)
+    return event
 
 
 def _tariff_request(raw: bytes) -> TariffRequest:

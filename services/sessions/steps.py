@@ -22,6 +22,7 @@ from services.sessions.model import (
     StationState,
     make_uuid,
 )
+from services.sessions.reserving import expire_reservations
 from services.sessions.samples import Samples, as_sent
 from services.sessions.tokens import ACCEPTED, Authorization, authorize, token_key
 from services.sessions.watchdog import deadline_ms
@@ -44,6 +45,8 @@ def enter(state: State, call: StationCall, results: list[Result]) -> StationStat
             # What is stored may be early, for events since may have moved the deadline, but it is never late.
             if 0 < session.due_ms <= call.received_at_ms:
                 expire(state, station, session, call.received_at_ms, results)
+    if 0 < station.reservations_due_ms <= call.received_at_ms:
+        expire_reservations(state, station, call.received_at_ms, results)
     return station
 
 

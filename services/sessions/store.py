@@ -15,6 +15,9 @@ from services.sessions.decoding import (
     Authorize,
     Event,
     Meter,
+    ReservationAnswer,
+    ReservationCommand,
+    ReservationDue,
     ReservationUpdate,
     SessionDue,
     Start,
@@ -35,6 +38,7 @@ from services.sessions.model import (
     load_session,
     load_station,
 )
+from services.sessions.reservations import Order, Reservation
 from services.sessions.samples import Shape
 from services.sessions.steps import outside_id
 from services.sessions.tokens import read_token, token_key
@@ -51,12 +55,30 @@ SELECT station_id, site_id, quirks::text
  WHERE updated_at >= $1::timestamptz - interval '1 minute'
 """
 
+# Sessions that are over and name a reservation: an answer that is read after them makes it theirs.
+USERS = """
+SELECT t.fold
+  FROM unnest($1::text[], $2::bigint[]) AS n (station_id, reservation_id),
+       LATERAL (SELECT u.fold
+                  FROM sessions.transactions AS u
+                 WHERE u.station_id = n.station_id AND u.reservation_id = n.reservation_id AND NOT u.is_open
+                 ORDER BY u.opened_at DESC
+                 LIMIT 8) AS t
+"""
+
 # The watchdog's next look at a session may be early, never late: events move the deadline without moving `due_at`.
 DUE = """
 SELECT session_id, station_id
   FROM sessions.transactions
  WHERE due_at <= to_timestamp($1::bigint / 1000.0::float8)
  ORDER BY due_at
+ LIMIT $2
+"""
+
+RESERVATIONS_DUE = """
+SELECT DISTINCT station_id
+  FROM sessions.reservations
+ WHERE status = 'reserved' AND expires_at <= to_timestamp($1::bigint / 1000.0::float8)
  LIMIT $2
 """
 
@@ -74,18 +96,25 @@ class Wanted:
         self.due: set[str] = set()
         self.tokens: set[str] = set()
         self.tariffs: set[tuple[str, int]] = set()
+        self.reservations: list[ReservationCommand | ReservationAnswer] = []
+        self.users: set[tuple[str, int]] = set()
+        """Reservations that sessions name, by station and id."""
         for event in events:
             match event:
                 case TransactionEvent():
                     self._transaction(event.call.station_id, event.transaction_id)
                     if event.id_token:
                         self.tokens.add(token_key(event.id_token))
+                    if event.reservation_id is not None:
+                        self.users.add((event.call.station_id, event.reservation_id))
                 case Meter():
                     self._transaction(event.call.station_id, event.transaction_id)
                 case Start():
                     self.stations.add(event.call.station_id)
                     self.named.update((event.call.station_id, each) for each in event.candidates)
                     self.tokens.add(token_key(event.id_token))
+                    if event.reservation_id is not None:
+                        self.users.add((event.call.station_id, event.reservation_id))
                 case Stop():
                     self._transaction(event.call.station_id, event.transaction_id)
                     if event.id_token:
@@ -101,6 +130,11 @@ class Wanted:
                 case SessionDue():
                     self.stations.add(event.station_id)
                     self.due.add(event.session_id)
+                case ReservationCommand() | ReservationAnswer():
+                    self.stations.add(event.station_id)
+                    self.reservations.append(event)
+                case ReservationDue():
+                    self.stations.add(event.station_id)
 
     def _transaction(self, station_id: str, transaction_id: str) -> None:
         self.stations.add(station_id)
@@ -126,7 +160,7 @@ async def load_state(
         state.stations[station.station_id] = station
     unknown = [station_id for station_id in wanted.stations if station_id not in state.stations]
     named = [each for each in wanted.named if not _is_here(state, *each)]
-    if unknown or named or wanted.due or wanted.tokens:
+    if unknown or named or wanted.due or wanted.tokens or wanted.reservations:
         rows = await connection.fetch(
             LOAD,
             unknown,
@@ -142,12 +176,39 @@ async def load_state(
             state.station(station_id).looked_up.add(transaction_id)
     if wanted.tariffs:
         await tariffs.load(connection, wanted.tariffs)
+    if wanted.reservations or wanted.users:
+        await _load_reserved(connection, state, wanted)
     suspects = suspicious(state, events)
     if suspects:
         sessions, keys = zip(*suspects, strict=True)
         for session_id, key, content_hash in await connection.fetch(SEEN, sessions, keys):
             state.known.setdefault((str(session_id), key), []).append(content_hash)
     return state
+
+
+async def _load_reserved(connection: Any, state: State, wanted: Wanted) -> None:
+    """What reservations need beside their stations: the sessions that name them, and what is configured of tokens."""
+    users, tokens = set[tuple[str, int]](), set[str]()
+    asked = {event.command_id: event.asked for event in wanted.reservations if isinstance(event, ReservationCommand)}
+    for event in wanted.reservations:
+        known = state.station(event.station_id).reservations
+        found = asked.get(event.command_id)
+        if found is None and known is not None:
+            found = known.asked.get(event.command_id)
+        if isinstance(found, Order):
+            tokens.add(token_key(found.id_token))
+        if found is not None:
+            users.add((event.station_id, found.reservation_id if isinstance(found, Order) else found))
+    for station_id, reservation_id in wanted.users:
+        known = state.station(station_id).reservations
+        if known is not None and reservation_id in known.histories:
+            users.add((station_id, reservation_id))
+    if tokens:
+        read_rows(state, await connection.fetch(LOAD, [], [], [], [], list(tokens)))
+    if users:
+        for (fold,) in await connection.fetch(USERS, *map(list, zip(*users, strict=True))):
+            session = load_session(fold)
+            state.station(session.station_id).add(session)
 
 
 def _is_here(state: State, station_id: str, transaction_id: str) -> bool:
@@ -163,7 +224,7 @@ def read_rows(state: State, rows: Iterable[Any]) -> None:
             session = load_session(fold)
             state.station(session.station_id).add(session)
         elif kind == "station":
-            state.stations[name] = load_station(name, fold)
+            state.stations[name] = load_station(name, fold, state.policy.reservation_grace_ms)
         elif kind == "config":
             details.append((name, detail))
         elif kind == "token":
@@ -211,6 +272,15 @@ def _suspicious_values(state: State, event: Meter) -> Iterable[tuple[str, int]]:
 async def load_due(connection: Any, now_ms: int, limit: int) -> list[tuple[str, str]]:
     """(session, station) of the sessions to look at."""
     return [(str(session_id), station_id) for session_id, station_id in await connection.fetch(DUE, now_ms, limit)]
+
+
+async def load_reservations_due(connection: Any, now_ms: int, limit: int) -> list[str]:
+    """Stations with a reservation that is taken to have expired.
+
+    Args:
+        now_ms: With the grace taken off.
+    """
+    return [station_id for (station_id,) in await connection.fetch(RESERVATIONS_DUE, now_ms, limit)]
 
 
 def store_call(state: State, known_shapes: Collection[int]) -> StoreCall:
@@ -291,6 +361,7 @@ def store_call(state: State, known_shapes: Collection[int]) -> StoreCall:
             )
             for row in state.tariff_changes
         ),
+        _json(_reservation(reservation) for reservation in state.told_reservations.values()),
     )
     return StoreCall(STORE_FUNCTION, arguments)
 
@@ -347,6 +418,30 @@ def _transaction(session: Session) -> tuple[Any, ...]:
 
 def _station(station: StationState) -> tuple[Any, ...]:
     return station.station_id, station.unattributed_uwh, ",".join(station.unsettled), dump_station(station)
+
+
+def _reservation(reservation: Reservation) -> tuple[Any, ...]:
+    return (
+        reservation.key,
+        reservation.station_id,
+        reservation.reservation_id,
+        reservation.version,
+        reservation.site_id or None,
+        reservation.evse_id,
+        reservation.connector_id,
+        reservation.id_token or None,
+        reservation.id_token_type or None,
+        reservation.group_id or None,
+        reservation.status,
+        reservation.made_ms,
+        reservation.expires_ms,
+        reservation.ended_ms,
+        reservation.session_id or None,
+        reservation.tariff_id or None,
+        reservation.tariff_version or None,
+        reservation.time_zone or None,
+        reservation.command_id,
+    )
 
 
 def _shape(shape: Shape) -> tuple[Any, ...]:

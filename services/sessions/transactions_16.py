@@ -26,6 +26,7 @@ from services.sessions.lifecycle import (
 )
 from services.sessions.matching import orphan_of_start, same_stop, session_of_meter_values, session_of_stop
 from services.sessions.model import START_KEY, STOP_KEY, Cause, Point, Session, State, StationState
+from services.sessions.reserving import claim
 from services.sessions.steps import answer, check_token, enter, outside_id, record_event
 from services.sessions.tokens import ACCEPTED
 
@@ -60,6 +61,8 @@ def fold_start(state: State, event: Start) -> list[Result]:
     session.group_id = authorization.group_id
     if authorization.status != ACCEPTED:
         add_flags(session, Flag.UNAUTHORIZED)  # energy may flow all the same, and is nobody else's
+    if session.reservation_id is not None:
+        claim(state, station, session, now, results)
     cause = Cause(now, call.action)
     if event.meter_start_uwh is not None:
         add_flags(
@@ -193,6 +196,8 @@ def fold_stop(state: State, event: Stop) -> list[Result]:
     else:
         session.stop_status = authorization.status if authorization else ""
         _stop(state, station, session, event, now, cause)
+    if session.reservation_id is not None:
+        claim(state, station, session, now, results)  # its begin may be another one now
     conclude(state, station, session, cause, results, "orphaned" if session.state == "orphan" else "updated")
     _tell_samples(results, event, station, session, now, f"{session.session_id}/stop/{row.content_hash}")
     results.append(answer(call, stop_answer(authorization)))
@@ -269,8 +274,12 @@ def _measure(
     take_samples(state.policy, station, session, event.samples, now, cause)
     # Values from behind the end of a session that change nothing are stored, and no reason for a correction.
     settle(session.energy)
+    reserved_ms = session.reserved_ms
+    if session.reservation_id is not None:
+        claim(state, station, session, now, results)
     is_late = session.stopped and ended_ms is not None and now.at_ms >= ended_ms
-    conclude(state, station, session, cause, results, tell=not is_late or session.energy.total_uwh != before)
+    is_new = session.energy.total_uwh != before or session.reserved_ms != reserved_ms
+    conclude(state, station, session, cause, results, tell=not is_late or is_new)
 
 
 def _tell_samples(

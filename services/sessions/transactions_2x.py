@@ -23,6 +23,7 @@ from services.sessions.lifecycle import (
 )
 from services.sessions.model import Cause, Session, State, StationState
 from services.sessions.pricing import total_cost, transaction_limit
+from services.sessions.reserving import claim
 from services.sessions.steps import answer, check_token, enter, record_event
 from services.sessions.tariff_changes import confirm
 from services.sessions.tokens import ACCEPTED, Authorization, token_key
@@ -65,6 +66,8 @@ def fold_transaction_event(state: State, event: TransactionEvent) -> list[Result
     if is_first or kind == "started":
         close_older(state, station, session, now, results)
     authorization = _take_token(state, station, session, event) if event.id_token is not None else None
+    if session.reservation_id is not None:
+        claim(state, station, session, now, results)
     cause = Cause(now, event.trigger, event.seq_no, event.offline, cost_details=event.cost_details)
     cause.charging_state = event.charging_state
     take_samples(state.policy, station, session, event.samples, now, cause, is_newest=is_newest)

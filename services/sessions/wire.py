@@ -100,14 +100,15 @@ def encode_session_event(
                 _NULL if current is None else _present_double(2, current / MICRO),
             )
     has_more = session.stop_reason or session.stop_id_token or session.flags or session.station_tariff_id
-    if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details or session.tariff_changes:
+    is_changed = session.tariff_changes or session.reserved_ms is not None
+    if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details or is_changed:
         parts += _rest(session, cause)
     else:
         parts.append(_NOTHING_MORE)
     return b"".join(parts)
 
 
-_NOTHING_MORE = b"\x00" * 9
+_NOTHING_MORE = b"\x00" * 11
 """The end of the points, then every field behind them, empty."""
 
 
@@ -134,7 +135,7 @@ def _rest(session: Session, cause: Cause) -> list[bytes]:
         parts.append(_count(session.tariff_changes))
         for at_ms, tariff_id, version in session.tariff_changes:
             parts += (encode_long(at_ms), _text(tariff_id), encode_long(version))
-    parts.append(_NULL)
+    parts += (_NULL, _optional_instant(session.reserved_ms), _NULL)
     return parts
 
 

@@ -16,14 +16,23 @@ from busbar.ocpp.versions import Version
 from busbar.records import Record, Result, StationCall
 from busbar.stream.partitioner import murmur2
 from busbar.topics import station_topic
-from services.sessions.decoding import SessionDue
+from services.sessions.decoding import ReservationDue, SessionDue
 from services.sessions.model import Policy
 from services.sessions.processor import SessionsProcessor
 from tests.unit.services.sessions.world import HOUR, MINUTE, T0, Station2x, Station16
 
 PARTITIONS = 4
 
-_TABLES = ("transactions", "stations", "meter_values", "sample_shapes", "signed_values", "authorizations")
+_TABLES = (
+    "transactions",
+    "stations",
+    "meter_values",
+    "sample_shapes",
+    "signed_values",
+    "authorizations",
+    "reservations",
+    "reservation_updates",
+)
 
 
 class Service:
@@ -49,10 +58,12 @@ class Service:
         topic = station_topic(call.version, call.action)
         return Record(topic, partition, self.offset, call.received_at_ms, key, value)
 
-    async def batch(self, *calls: StationCall | SessionDue | Record, commit: bool = True) -> list[Result]:
+    async def batch(
+        self, *calls: StationCall | SessionDue | ReservationDue | Record, commit: bool = True
+    ) -> list[Result]:
         events = [
             call
-            if isinstance(call, SessionDue)
+            if isinstance(call, SessionDue | ReservationDue)
             else self.processor.decode(call if isinstance(call, Record) else self.record(call))
             for call in calls
         ]

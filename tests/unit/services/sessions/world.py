@@ -13,11 +13,20 @@ from busbar.ocpp.times import format_timestamp_ms
 from busbar.ocpp.validation import validate_response
 from busbar.ocpp.versions import Version
 from busbar.pricing import Options
-from busbar.records import Result, StationCall
+from busbar.records import Record, Result, StationCall
+from busbar.stream.partitioner import Partitioner
 from busbar.tariffs import TariffBook
 from services.sessions.cache import StationCache
 from services.sessions.core import apply
-from services.sessions.decoding import Event, SessionDue, TariffRequest, event_of
+from services.sessions.decoding import (
+    Event,
+    ReservationAnswer,
+    ReservationCommand,
+    ReservationDue,
+    SessionDue,
+    TariffRequest,
+    event_of,
+)
 from services.sessions.model import (
     Policy,
     Session,
@@ -27,7 +36,9 @@ from services.sessions.model import (
     dump_station,
     load_session,
 )
-from services.sessions.store import LOAD, SEEN, load_state
+from services.sessions.processor import COMMAND_EVENTS_TOPIC, COMMANDS_TOPIC, SessionsProcessor
+from services.sessions.reservations import Reservation
+from services.sessions.store import LOAD, SEEN, USERS, load_state
 from services.sessions.tokens import ACCEPTED, token_key
 
 T0 = 1_763_712_000_000
@@ -88,6 +99,10 @@ class Out:
         return self
 
 
+Input = StationCall | SessionDue | TariffRequest | ReservationCommand | ReservationAnswer | ReservationDue
+"""What a batch may be made of, but for CALLs decoded already."""
+
+
 class World:
     """Tables, and batches that read and write them."""
 
@@ -101,6 +116,8 @@ class World:
         self.authorizations: list[Any] = []
         self.reservations: list[Any] = []
         self.changes: dict[str, TariffChangeRow] = {}
+        self.reserved: dict[str, list[Any]] = {}
+        """Rows of sessions.reservations, by key."""
         self.tokens: dict[str, list[Any]] = {}
         self.config: dict[str, tuple[str | None, dict[str, Any]]] = {}
         self.out = Out()
@@ -144,6 +161,14 @@ class World:
         if query == LOAD:
             stations, named_stations, named_transactions, due, tokens = arguments
             return list(self._rows(stations, set(zip(named_stations, named_transactions, strict=True)), due, tokens))
+        if query == USERS:
+            wanted = set(zip(*arguments, strict=True))
+            users = (load_session(raw) for raw in self.sessions.values())
+            return [
+                (self.sessions[user.session_id],)
+                for user in users
+                if (user.station_id, user.reservation_id) in wanted and not user.is_open
+            ]
         if "config.tariffs" in query:
             return []  # all that there are have been accepted
         assert query == SEEN
@@ -187,8 +212,9 @@ class World:
         self.authorizations += state.authorizations
         self.reservations += state.reservations
         self.changes |= {row.change_id: row for row in state.tariff_changes}
+        self.reserved |= {key: each.to_list() for key, each in state.told_reservations.items()}
 
-    def batch(self, *calls: StationCall | SessionDue | TariffRequest) -> Out:
+    def batch(self, *calls: Input) -> Out:
         """Fold some CALLs in one batch."""
         events = [event_of(call) if isinstance(call, StationCall) else call for call in calls]
         state = self.load(events)
@@ -203,7 +229,7 @@ class World:
             self.cache.put_back(state)
         return out
 
-    def each(self, calls: Iterable[StationCall | TariffRequest]) -> Out:
+    def each(self, calls: Iterable[Input]) -> Out:
         """Fold CALLs one by one, each in a batch of its own."""
         out = Out()
         for call in calls:
@@ -232,12 +258,24 @@ class World:
     def due(self, ms: int) -> Out:
         """Let the clock reach a time: the watchdog looks at every session whose deadline has come."""
         found = [load_session(raw) for raw in self.sessions.values()]
-        calls = [
+        calls: list[Input] = [
             SessionDue(0, session.station_id, session.session_id, T0 + ms)
             for session in found
             if 0 < session.due_ms <= T0 + ms
         ]
+        expired_ms = T0 + ms - self.policy.reservation_grace_ms
+        held = {each.station_id for each in self.reservations_now() if _is_due(each, expired_ms)}
+        calls += [ReservationDue(0, station_id, T0 + ms) for station_id in sorted(held)]
         return self.batch(*calls) if calls else Out()
+
+    def reservations_now(self) -> list[Reservation]:
+        """Rows of sessions.reservations, oldest first."""
+        return sorted((Reservation(*row) for row in self.reserved.values()), key=lambda each: each.made_ms)
+
+    def reservation(self) -> Reservation:
+        """The only one."""
+        (found,) = self.reservations_now()
+        return found
 
     def all_sessions(self) -> list[Session]:
         return sorted((load_session(raw) for raw in self.sessions.values()), key=lambda each: each.opened_ms)
@@ -254,6 +292,61 @@ class World:
 
     def unattributed_wh(self) -> Any:
         return sum(event["energy_wh"] for event in self.out.events if event["kind"] == "unattributed")
+
+
+def _is_due(reservation: Reservation, expired_ms: int) -> bool:
+    return reservation.status == "reserved" and reservation.expires_ms <= expired_ms
+
+
+_PROCESSOR = SessionsProcessor(Policy(), partitions=4)
+
+
+def record_of(topic: str, schema: str, value: dict[str, Any], at_ms: int) -> Record:
+    """A record of a topic of ours, of four partitions."""
+    key = value["station_id"].encode()
+    return Record(topic, Partitioner().partition(key, 4), 0, at_ms, key, encode(schema, value))
+
+
+class Operator:
+    """Makes and cancels reservations through commands; `ms` is when the station answers, after T0.
+
+    Args:
+        raw: Whether to give records, instead of what the service makes of them.
+    """
+
+    def __init__(self, version: Version, station_id: str = "CS1", *, raw: bool = False) -> None:
+        self.version = version
+        self.station_id = station_id
+        self.raw = raw
+        self.count = 0
+
+    def command(self, action: str, payload: Any, ms: int, status: str = "Accepted", **more: Any) -> list[Any]:
+        """A command and its answer, as they are read; `None` for what is skipped."""
+        self.count += 1
+        command_id = f"command-{self.version.value}-{self.count}"
+        raw = payload if isinstance(payload, str) else orjson.dumps(payload).decode()
+        known = {"command_id": command_id, "station_id": self.station_id, "action": action}
+        asked = {"requested_by": "ops", "requested_at": T0 + ms - 300, "deadline_at": T0 + ms + HOUR}
+        answered = {"stage": "answered", "source": "edge", "at": T0 + ms, "ocpp_version": self.version.value}
+        answer = {"payload": orjson.dumps({"status": status}).decode()}
+        records = [
+            record_of(COMMANDS_TOPIC, "csms.Command", {**known, **asked, "payload": raw}, T0 + ms - 300),
+            record_of(COMMAND_EVENTS_TOPIC, "csms.CommandEvent", {**known, **answered, **answer, **more}, T0 + ms),
+        ]
+        return records if self.raw else [_PROCESSOR.decode(record) for record in records]
+
+    def reserve(
+        self, ms: int, expires: int, *, reservation_id: int = 7, tag: str = "TAG", evse: int = 1, **more: Any
+    ) -> list[Any]:
+        if self.version is Version.V16:
+            payload = {"connectorId": evse, "expiryDate": iso(expires), "idTag": tag, "reservationId": reservation_id}
+        else:
+            token = {"idToken": tag, "type": "ISO14443"}
+            payload = {"id": reservation_id, "expiryDateTime": iso(expires), "idToken": token, "evseId": evse}
+        return self.command("ReserveNow", payload, ms, **more)
+
+    def cancel(self, ms: int, *, reservation_id: int = 7, **more: Any) -> list[Any]:
+        return self.command("CancelReservation", {"reservationId": reservation_id}, ms, **more)
 
 
 class Caller:
@@ -361,6 +454,10 @@ class Station2x(Caller):
         if samples is not None:
             payload["meterValue"] = [{"timestamp": iso(ms), "sampledValue": samples}]
         return self.call("TransactionEvent", payload, ms + late)
+
+    def reservation(self, status: str, ms: int, *, reservation_id: int = 7) -> StationCall:
+        payload = {"reservationId": reservation_id, "reservationUpdateStatus": status}
+        return self.call("ReservationStatusUpdate", payload, ms)
 
     def started(self, wh: Any = None, ms: int = 0, *, tag: str = "TAG", evse: int = 1, **more: Any) -> StationCall:
         more.setdefault("idToken", {"idToken": tag, "type": "ISO14443"})
