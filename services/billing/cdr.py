@@ -46,7 +46,7 @@ def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site 
     explanation = serialize_json(explain(bill, head.time_zone))
     priced = cdr_part(bill)
     said = {
-        "session_id": head.session_id,
+        "session_id": None if charge.is_reservation else head.session_id,
         "cdr_token": _token(charge, policy, site),
         "auth_method": _auth_method(charge),
         "signed_data": signed_data(charge),
@@ -206,7 +206,7 @@ def _token(charge: Charge, policy: Policy, site: Site | None) -> dict[str, str]:
 
 def _auth_method(charge: Charge) -> str:
     """Spec: mod_cdrs AuthMethod."""
-    if charge.head.remote_start_id is not None:
+    if charge.head.remote_start_id is not None or charge.is_reservation:
         return "COMMAND"
     return "WHITELIST" if charge.offline else "AUTH_REQUEST"
 

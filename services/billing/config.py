@@ -43,6 +43,7 @@ class Config:
             partitions=_partitions(env),
             policy=Policy(
                 bill_power_integral=env.flag("BUSBAR_BILLING_POWER_INTEGRAL", False),
+                bill_cancelled_reservations=env.flag("BUSBAR_BILLING_CANCELLED_RESERVATIONS", False),
                 country_code=_code(env, "BUSBAR_BILLING_COUNTRY_CODE", 2),
                 party_id=_code(env, "BUSBAR_BILLING_PARTY_ID", 3),
                 telling=Telling(

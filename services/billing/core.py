@@ -39,7 +39,7 @@ def apply(state: State, event: Event) -> list[Result]:
     session_id = event.head.session_id
     if not session_id:
         state.count("events", event.kind)
-        return []  # a reservation that no session followed
+        return []  # of no session
     partition = state.partitions[event.partition]
     charge = partition.charges.get(session_id)
     if charge is None:
@@ -154,7 +154,7 @@ def price_so_far(state: State, charge: Charge) -> None:
     """What a session that goes on costs by now; what cannot be priced is left for its end, with the reason."""
     try:
         with metrics.PRICING.time():
-            pricer = _pricer(state, charge)
+            pricer = pricer_of(state, charge)
             if not _catch_up(charge, pricer):
                 return
             cost = pricer.cost(_as_known(charge, pricer))
@@ -162,7 +162,7 @@ def price_so_far(state: State, charge: Charge) -> None:
         charge.reason = str(error)
         return
     except Exception as error:
-        charge.reason = _bug(charge, error)
+        charge.reason = bug(charge, error)
         return
     charge.reason = ""
     charge.currency, charge.cost = cost.currency, (cost.excl_tax, cost.incl_tax)
@@ -211,7 +211,7 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
         return []
     look_ms = display.look_ms
     try:
-        pricer = _pricer(state, charge)
+        pricer = pricer_of(state, charge)
         if not _catch_up(charge, pricer) or charge.price is None:
             return []
         telling = state.policy.telling
@@ -221,7 +221,7 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
         charge.reason = str(error)
         return []
     except Exception as error:
-        charge.reason = _bug(charge, error)
+        charge.reason = bug(charge, error)
         return []
     if display.look_ms is not None and display.look_ms != look_ms:
         state.partitions[number].looks.add(display.look_ms, head.session_id)
@@ -270,7 +270,7 @@ def _settle(state: State, charge: Charge, number: int) -> list[Result]:
         charge.status = FAILED if charge.head.tariff_id else UNPRICED
         charge.reason = str(error)
     except Exception as error:
-        charge.status, charge.reason = FAILED, _bug(charge, error)
+        charge.status, charge.reason = FAILED, bug(charge, error)
     else:
         charge.status, charge.reason = PRICED, ""
         charge.currency, charge.cost = bill.currency, (bill.total.excl_tax, bill.total.incl_tax)
@@ -328,7 +328,7 @@ def _bill(state: State, charge: Charge) -> tuple[Bill, Feed]:
     frame = charge.frame
     if frame.rung == "power_integral" and charge.head.tariff_id and not state.policy.bill_power_integral:
         raise CannotPriceError(POWER_INTEGRAL)
-    pricer = _pricer(state, charge)
+    pricer = pricer_of(state, charge)
     end = charge.feed.end(frame)
     if end is not None:
         _catch_up(charge, pricer)
@@ -341,7 +341,8 @@ def _bill(state: State, charge: Charge) -> tuple[Bill, Feed]:
     return pricer.price(facts), feed
 
 
-def _pricer(state: State, charge: Charge) -> Pricer:
+def pricer_of(state: State, charge: Charge) -> Pricer:
+    """What prices a session with its tariffs. Raises `CannotPriceError`."""
     tariff_id, version, time_zone = charge.head.tariff
     if not tariff_id:
         raise CannotPriceError(NO_TARIFF)
@@ -355,7 +356,7 @@ def _pricer(state: State, charge: Charge) -> Pricer:
         raise CannotPriceError(f"version {version} of its tariff {tariff_id}: {error}"[:500]) from error
 
 
-def _bug(charge: Charge, error: Exception) -> str:
+def bug(charge: Charge, error: Exception) -> str:
     """A session that the engine fails on is one without a price, and no reason to stop for all others."""
     logger.error(
         "a session could not be priced",

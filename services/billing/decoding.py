@@ -185,6 +185,7 @@ def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> E
             None if begin is None else _uwh(begin),
             None if end is None else _uwh(end),
             tuple([(each["at"], each["tariff_id"], each["tariff_version"]) for each in changes]) if changes else (),
+            tail.get("reserved_at"),
         ),
         observe(at_ms, sequence if order is None else order, tail["charging_state"], points),
         [_signed(value) for value in signed] if signed else [],

@@ -16,6 +16,11 @@ SESSIONS = Counter(
     "Sessions priced for the first time, corrected, and over without a price (unpriced: no tariff; failed)",
     ["outcome"],
 )
+RESERVATIONS = Counter(
+    "csms_billing_reservations_total",
+    "Reservations that no session used: priced, corrected, returned (not expired after all), free, failed",
+    ["outcome"],
+)
 UNATTRIBUTED = Counter(
     "csms_billing_unattributed_wh_total",
     "Energy outside of any session, which nobody pays: found, and later explained by a session",
@@ -29,7 +34,13 @@ PRICING = Histogram(
 
 TOLD = Counter("csms_billing_told_total", "Costs that stations were told: running, final or total", ["what"])
 
-_BY_NAME = {"events": EVENTS, "sessions": SESSIONS, "unattributed": UNATTRIBUTED, "told": TOLD}
+_BY_NAME = {
+    "events": EVENTS,
+    "sessions": SESSIONS,
+    "unattributed": UNATTRIBUTED,
+    "told": TOLD,
+    "reservations": RESERVATIONS,
+}
 _children: dict[tuple[str, str], Counter] = {}
 
 

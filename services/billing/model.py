@@ -26,6 +26,11 @@ FAILED = "failed"
 """It is over and could not be priced; the reason says why."""
 JOINED = "joined"
 """A stop without a start that has found its session: that one is billed."""
+RETURNED = "returned"
+"""A reservation whose record was taken back: it has not expired after all."""
+
+RESERVATION = "reservation"
+"""The kind of events about reservations, and the flag of their charges and records."""
 
 _UNKNOWN = Frame(0, None, None, 0, "none", None, None)
 
@@ -134,6 +139,11 @@ class Charge:
     """Events came out of order: answers to its TransactionEvents tell no cost any more."""
 
     @property
+    def is_reservation(self) -> bool:
+        """Whether it is a reservation that no session used."""
+        return RESERVATION in self.flags
+
+    @property
     def observations(self) -> list[Observation] | None:
         """All of them, or `None` if they have to be loaded."""
         if not self.written:
@@ -172,6 +182,8 @@ class Policy:
 
     bill_power_integral: bool = False
     """Whether energy that only samples of power tell is billed."""
+    bill_cancelled_reservations: bool = False
+    """Whether a reservation that was cancelled costs what one costs that is used."""
     country_code: str = ""
     party_id: str = ""
     """Of the operator in OCPI, where the site does not say."""

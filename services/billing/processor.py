@@ -13,7 +13,8 @@ from busbar.tariffs import TariffBook
 from services.billing import metrics
 from services.billing.core import apply, look, needs_facts, take, unplug
 from services.billing.decoding import Event, read_event
-from services.billing.model import Charge, Partition, Policy, State, add_batch
+from services.billing.model import RESERVATION, Charge, Partition, Policy, State, add_batch
+from services.billing.reservations import fold_reservation
 from services.billing.store import (
     UNPLUGGED,
     due_charges,
@@ -194,7 +195,7 @@ class BillingProcessor:
     def fold(self, state: State, event: Heard) -> Iterable[Result]:
         match event:
             case Event():
-                return apply(state, event)
+                return fold_reservation(state, event) if event.kind == RESERVATION else apply(state, event)
             case Look():
                 return look(state, event)
             case Unplugged():
