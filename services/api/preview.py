@@ -77,6 +77,7 @@ def facts_of_session(rows: Iterable[bytes], session: Mapping[str, Any]) -> list[
         rung=session["energy_rung"],
         begin_uwh=_micro(session["register_begin_wh"]),
         end_uwh=_micro(session["register_end_wh"]),
+        reserved_ms=None if session["reserved_at"] is None else unix_ms(session["reserved_at"]),
     )
     observations = [observation for row in rows for observation in load_observations(row)]
     return Feed.replay(frame, observations)[1]

@@ -29,7 +29,7 @@ from services.api.store import charges as store
 
 router = APIRouter(tags=["billing"])
 
-Status = Literal["open", "priced", "unpriced", "failed", "joined"]
+Status = Literal["open", "priced", "unpriced", "failed", "joined", "returned"]
 
 
 @router.get("/v1/charges", summary="List sessions with their cost, the newest first")
@@ -51,6 +51,9 @@ async def list_charges(
     Each is `open`, with its cost so far; `priced`, with the record that stands; `unpriced`, for want of a tariff;
     `failed`; or `joined`, a stop whose session has been found and has the cost. `reason` says why there is no price.
     Sessions whose begin is not known come first.
+
+    A reservation that expired is among them, with the flag `reservation`, if its tariff has a price for that. Its
+    record is taken back (`returned`) if a session used it after all.
 
     - **token**: needs the role operator
     """

@@ -75,7 +75,8 @@ async def list_transactions(
     "/{session_id}",
     summary="Show a transaction with its meter values",
     description="Meter values come event by event, in the order in which they were received; instants are corrected "
-    "where the station's clock is proven wrong.",
+    "where the station's clock is proven wrong. `reservation` is the one that it uses: its price begins with the "
+    "reserved time.",
 )
 async def show_transaction(request: Request, session_id: UUID, key: Viewer, meter_values: bool = True) -> Response:
     pool = api_of(request).pool
@@ -83,6 +84,7 @@ async def show_transaction(request: Request, session_id: UUID, key: Viewer, mete
     if row is None:
         raise not_found("transaction", str(session_id))
     document = _summary(row, key)
+    document["reservation"] = _reservation(await pool.fetchrow(store.RESERVATION, session_id))
     if meter_values:
         samples = await pool.fetch(store.SAMPLES, session_id, MAX_SAMPLES + 1)
         document["truncated"] = len(samples) > MAX_SAMPLES
@@ -176,6 +178,15 @@ def _summary(row: Any, key: ApiKey) -> dict[str, Any]:
     token = document["id_token"]
     if token is not None and not key.may("operator"):
         document["id_token"] = masked(token)
+    return document
+
+
+def _reservation(row: Any) -> dict[str, Any] | None:
+    """The reservation that a transaction uses; `None` without one."""
+    if row is None:
+        return None
+    document = dict(row)
+    document["reserved_seconds"] = max(0.0, (document.pop("ended_at") - row["made_at"]).total_seconds())
     return document
 
 

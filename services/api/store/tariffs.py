@@ -93,7 +93,9 @@ SELECT (SELECT site_id FROM config.stations WHERE station_id = $1) AS site_id,
 
 RECORDED_SESSION = """
 SELECT t.last_event_at, t.started_at, t.ended_at, t.energy_wh, t.energy_rung, t.register_begin_wh, t.register_end_wh,
-    coalesce(b.time_zone, s.time_zone) AS time_zone
+    coalesce(b.time_zone, s.time_zone) AS time_zone,
+    (SELECT min(r.made_at) FROM sessions.reservations AS r
+      WHERE r.session_id = t.session_id AND r.status = 'used') AS reserved_at
 FROM sessions.transactions AS t
 LEFT JOIN billing.sessions AS b USING (session_id)
 LEFT JOIN config.sites AS s ON s.site_id = t.site_id

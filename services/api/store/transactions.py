@@ -27,6 +27,10 @@ SELECT event_key, station_at, context, encoding_method, signing_method, public_k
 FROM sessions.signed_values WHERE session_id = $1 ORDER BY event_key, sample_index LIMIT $2
 """
 
+RESERVATION = """
+SELECT reservation_id, made_at, expires_at, ended_at
+FROM sessions.reservations WHERE session_id = $1 AND status = 'used' ORDER BY made_at DESC LIMIT 1
+"""
 
 _CHANGE_COLUMNS = """change_id, session_id, tariff_id, version, status, requested_by, requested_at, applies_from,
     command_id, reason"""

@@ -45,6 +45,7 @@ TABLES = (
     "sessions.sample_shapes",
     "sessions.signed_values",
     "sessions.tariff_changes",
+    "sessions.reservations",
     "billing.facts",
     "billing.cdrs",
     "billing.sessions",

@@ -55,6 +55,14 @@ async def test_lists_are_narrowed_down(rig: Rig) -> None:
     assert (items[0]["reason"], items[0]["tariff_id"]) == ("no tariff", None)
 
 
+async def test_reservations_are_among_them(rig: Rig) -> None:
+    await add_charge(rig.pool, 1)
+    more = {"transaction_id": "", "flags": ["reservation"], "energy_wh": 0, "energy_rung": "none"}
+    await add_charge(rig.pool, 2, status="returned", reason="it is used after all", **more)
+    (found,) = (await rig.viewer.get("/v1/charges?status=returned")).json()["items"]
+    assert (found["flags"], found["reason"], found["transaction_id"]) == (["reservation"], "it is used after all", "")
+
+
 async def test_a_session_is_shown_with_its_records_and_what_was_settled(rig: Rig) -> None:
     await add_charge(rig.pool, 1)
     ids = [await add_cdr(rig.pool, 1, **more) for more in ({}, {"credit": True}, {"correction": 2})]

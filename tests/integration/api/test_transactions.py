@@ -61,6 +61,25 @@ async def test_lists_are_narrowed_down(rig: Rig) -> None:
     assert await listed(rig, "&token=DeadBeef01") == [3, 2, 1]
 
 
+async def test_the_reservation_that_it_uses_is_shown(rig: Rig) -> None:
+    await add(rig, 1)
+    assert (await rig.viewer.get(f"/v1/transactions/{ONE}")).json()["reservation"] is None
+    await rig.pool.execute(
+        "INSERT INTO sessions.reservations (reservation_key, station_id, reservation_id, ocpp_version, evse_id,"
+        " connector_id, status, made_at, expires_at, ended_at, session_id, command_id)"
+        " VALUES (gen_random_uuid(), 'CS-1', 7, '1.6', 1, 1, 'used', '2026-11-01T08:00:00Z', '2026-11-01T09:00:00Z',"
+        " '2026-11-01T08:20:30Z', $1, 'c')",
+        ONE,
+    )
+    body = (await rig.viewer.get(f"/v1/transactions/{ONE}")).json()
+    assert body["reservation"] == {
+        "reservation_id": 7,
+        "made_at": "2026-11-01T08:00:00Z",
+        "expires_at": "2026-11-01T09:00:00Z",
+        "reserved_seconds": 1230.0,
+    }
+
+
 async def test_a_transaction_is_shown_with_its_meter_values(rig: Rig) -> None:
     await add(rig, 1)
     await rig.pool.execute(
