@@ -95,11 +95,12 @@ class Stretch:
     """What became of it last."""
 
     def end(self, status: str, at_ms: int, word: str) -> None:
-        self.status, self.ended_ms, self.word = status, at_ms, word
+        """It is over; at once if it was made for a time that is past."""
+        self.status, self.ended_ms, self.word = status, max(at_ms, self.made_ms), word
 
     def use(self, claim: Claim) -> None:
         self.session_id = claim.session_id
-        self.end(USED, claim.at_ms, "Used")
+        self.status, self.ended_ms, self.word = USED, claim.at_ms, "Used"
 
     def takes(self, claim: Claim, grace_ms: int) -> bool:
         """Whether a session may use it. That it did counts for more than that the station gave the reservation up."""

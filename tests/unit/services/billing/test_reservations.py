@@ -13,6 +13,7 @@ import pytest
 from busbar.ocpp.versions import Version
 from busbar.pricing.assignment import Assignment, Scope
 from busbar.pricing.jsontext import parse_json
+from busbar.pricing.ocpi_downgrade import cdr_in_2_2_1
 from busbar.pricing.receipt import receipt_of, receipt_text
 from busbar.pricing.receipt_page import receipt_html
 from busbar.tariffs import Configuration
@@ -172,6 +173,16 @@ class TestExpired:
         assert (row["status"], row["cdr_id"], row["cost_incl"]) == ("priced", cdr["cdr_id"], Decimal("20.40"))
         assert (row["started"], row["ended"], row["transaction_id"]) == (sessions.T0, sessions.T0 + HOUR, "")
         assert world.clock(9 * HOUR) == []
+
+    def test_another_end_that_becomes_known_later_corrects_it(self) -> None:
+        world = Both()
+        world.fold(*Operator(Version.V201).reserve(0, HOUR))
+        (first,) = world.clock(2 * HOUR)
+        credit, second = world.fold(Station2x().reservation("Expired", HALF))
+        assert (credit["credit_reference_id"], second["number"]) == (first["cdr_id"], 2)
+        assert second["total_cost_excl_vat"] == 6 + 5
+        assert world.total == Decimal("13.20")
+        assert cdr_in_2_2_1(billing.ocpi(second), tax_known=True)["total_cost"]["excl_vat"] == 11
 
     def test_its_receipt(self) -> None:
         world = Both()

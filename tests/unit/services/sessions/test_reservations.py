@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from busbar.avro import encode
 from busbar.ocpp.versions import Version
@@ -154,6 +156,14 @@ class TestUsed:
         assert out.replies[-1]["totalCost"] == 3 + 5.0
         assert [event["reserved_at"] for event in out.events if event["kind"] != "reservation"] == [None, T0, T0]
 
+    def test_it_may_be_named_by_an_event_that_comes_before_the_start(self) -> None:
+        tables, station = world(), Station2x()
+        tables.each(Operator(Version.V201).reserve(0, HOUR))
+        later = station.updated(1, 2000, 2 * HOUR, reservationId=7, offline=True, late=HOUR)
+        out = tables.each([later, station.started(1000, HALF, offline=True, late=3 * HOUR)])
+        assert out.events[-1]["reserved_at"] == T0
+        assert (tables.reservation().status, tables.reservation().ended_ms) == ("used", T0 + HALF)
+
     def test_nothing_is_told_where_it_becomes_known_only_then(self) -> None:
         tables, station = world(), Station2x()
         out = tables.each([start_of(station, HALF), station.updated(1, 5_000, HOUR)])
@@ -182,7 +192,8 @@ class TestUsed:
         assert told(out) == [("Used", "used")]
         assert tables.session().reserved_ms == T0 + MINUTE
 
-    def test_a_clock_that_is_proven_wrong_later_takes_the_session_out_of_it(self) -> None:
+    @pytest.mark.parametrize("stops", [False, True])
+    def test_a_clock_that_is_proven_wrong_later_takes_the_session_out_of_it(self, stops: bool) -> None:
         """The station is two hours behind, which only its second frame shows."""
         tables, station = world(), Station16()
         tables.each(Operator(Version.V16).reserve(0, HOUR))
@@ -190,7 +201,9 @@ class TestUsed:
         out = tables.batch(start_of(station, HALF, late=behind))
         assert told(out) == [("Expired", "expired"), ("Used", "used")]
         transaction_id = out.reply["transactionId"]
-        out = tables.batch(station.meter("1500", HALF + MINUTE, transaction_id=transaction_id, late=behind))
+        meter = station.meter("1500", HALF + MINUTE, transaction_id=transaction_id, late=behind)
+        stop = station.stop(transaction_id, 1500, HALF + MINUTE, late=behind)
+        out = tables.batch(stop if stops else meter)
         assert told(out) == [("Expired", "expired")]
         assert (out.events[-1]["started_at"], out.events[-1]["reserved_at"]) == (T0 + HALF + behind, None)
 
@@ -214,6 +227,16 @@ class TestUsed:
         start = start_of(station, HALF)
         tables.batch(start)
         assert told(tables.batch(start)) == []
+
+    def test_sessions_that_name_it_for_ever_are_forgotten(self) -> None:
+        tables, station = world(), Station16()
+        tables.each(Operator(Version.V16).reserve(0, HOUR))
+        for number in range(50):
+            transaction_id = tables.batch(start_of(station, (number + 3) * HOUR)).reply["transactionId"]
+            tables.batch(station.stop(transaction_id, 1000, (number + 3) * HOUR + MINUTE))
+        stored = orjson.loads(tables.stations["CS1"])["reservations"]
+        ((_, _, _, claims, *_),) = stored[2]
+        assert len(claims) == 16
 
     def test_only_one_session_uses_it(self) -> None:
         tables, station = world(), Station2x()
@@ -242,6 +265,22 @@ class TestOver:
         by_clock.due(2 * HOUR)
         by_call.batch(Station16().authorize("TAG", 3 * HOUR))
         assert by_call.out.events == by_clock.out.events
+
+    def test_the_clock_decides_as_far_as_the_expiry_only(self) -> None:
+        """One that replaced it is read late: it expires at its own time."""
+        tables, operator = world(), Operator(Version.V16)
+        tables.each(operator.reserve(0, HOUR))
+        tables.due(5 * HOUR)
+        assert told(tables.each(operator.reserve(HALF, 2 * HOUR))) == [("Accepted", "reserved")]
+        event = tables.due(6 * HOUR).event
+        assert (event["state"], event["ended_at"]) == ("expired", T0 + 2 * HOUR)
+        assert event["received_at"] == T0 + 2 * HOUR + GRACE
+
+    def test_one_that_was_made_for_a_time_that_is_past_has_no_length(self) -> None:
+        tables = world()
+        tables.each(Operator(Version.V16).reserve(HOUR, 0))
+        event = tables.due(2 * HOUR).event
+        assert (event["state"], event["reserved_at"], event["ended_at"]) == ("expired", T0 + HOUR, T0 + HOUR)
 
     @pytest.mark.parametrize("word", ["Expired", "NoTransaction"])
     def test_the_station_says_so(self, word: str) -> None:
@@ -432,6 +471,10 @@ class TestTimeline:
         (found,) = timeline([self.accepted(0, HOUR)], [Word(HALF, "Removed")], [Claim(HALF + 900, "s")], 0, GRACE)
         assert (found.status, found.ended_ms, found.session_id) == ("used", HALF + 900, "s")
 
+    def test_so_does_an_expiry(self) -> None:
+        (found,) = timeline([self.accepted(0, HOUR)], [Word(HOUR, "Expired")], [Claim(HOUR + MINUTE, "s")], 0, GRACE)
+        assert (found.status, found.ended_ms, found.session_id) == ("used", HOUR + MINUTE, "s")
+
     def test_an_acceptance_after_the_expiry_is_a_new_one(self) -> None:
         found = timeline([self.accepted(0, HOUR), self.accepted(HOUR + 1, 2 * HOUR, "c2")], [], [], 0, GRACE)
         assert [(each.status, each.made_ms, each.ended_ms) for each in found] == [
@@ -492,6 +535,22 @@ class TestReading:
         assert "SECRET" not in repr(caplog.records[0].__dict__)
         tables = world()
         assert tables.each([answer]).events == []
+
+    @settings(max_examples=300, deadline=None)
+    @given(place=st.integers(0, 400), octets=st.binary(max_size=8), answers=st.booleans(), cut=st.booleans())
+    def test_damaged_bytes_are_read_or_dead_letters(self, place: int, octets: bytes, answers: bool, cut: bool) -> None:
+        processor = SessionsProcessor(Policy(), partitions=4)
+        damaged = Operator(Version.V201, raw=True).reserve(0, HOUR)[answers]
+        raw = damaged.value or b""
+        place = 5 + place % (len(raw) - 5)
+        value = raw[:place] + octets + (b"" if cut else raw[place + len(octets) :])
+        try:
+            event: Any = processor.decode(record(damaged.topic, value))
+        except InvalidRecord as error:
+            assert error.reason == "undecodable"  # noqa: PT017 - most are fine
+        else:
+            if event is not None:
+                world().batch(event)
 
     @pytest.mark.parametrize("version", [Version.V16, Version.V201])
     def test_whatever_is_in_it_nothing_breaks(self, version: Version) -> None:
