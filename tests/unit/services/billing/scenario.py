@@ -28,6 +28,12 @@ TARIFFS: dict[str, dict[str, Any]] = {
         element(component("ENERGY", "0.2345", "5"), component("PARKING_TIME", "0.75", "5")),
         currency="KWD",
     ),
+    "RESERVED/1": tariff_json(
+        element(component("TIME", "6", "20"), component("FLAT", "1", "20"), reservation="RESERVATION"),
+        element(component("TIME", "12", "20", 60), reservation="RESERVATION_EXPIRES"),
+        element(component("ENERGY", "0.30", "20")),
+        max_price=limit("40"),
+    ),
 }
 _ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu")
 
@@ -40,6 +46,9 @@ def random_sessions(seed: int, count: int, *, stations: int = 6) -> list[tuple[s
         station = f"CS-{seed}-{number % stations}"
         session_id = str(UUID(int=chance.getrandbits(128), version=4))
         waiting.append([(station, event) for event in session_events(chance, station, session_id)])
+        if chance.random() < 0.3:
+            key = str(UUID(int=chance.getrandbits(128), version=4))
+            waiting.append([(station, event) for event in reservation_events(chance, station, key)])
     found = []
     while waiting:
         events = chance.choice(waiting)
@@ -56,6 +65,10 @@ def session_events(chance: Random, station: str, session_id: str) -> list[dict[s
     head = {"station_id": station, "id_token": f"TAG{chance.randrange(9)}", "evse_id": chance.randrange(1, 3)}
     session = Session(tariff, session_id, chance.choice(_ZONES), head)
     start = chance.uniform(0, 3 * 24 * 60)
+    reserved_ms = T0 + round((start - chance.uniform(0, 90)) * MINUTE) if chance.random() < 0.3 else None
+    knows_late = chance.random() < 0.3
+    if reserved_ms is not None and not knows_late:
+        session.head["reserved_at"] = reserved_ms
     minute, wh, measured = start, 0.0, []
     for _ in range(chance.choice((0, 1, 3, 10, 30))):
         minute += chance.choice((0, 0.5, 1, 7, 60))
@@ -78,6 +91,8 @@ def session_events(chance: Random, station: str, session_id: str) -> list[dict[s
             events.append(session.event(minute, points=[far], seq_no=index + 1))
     if chance.random() < 0.1:
         return events
+    if reserved_ms is not None:
+        session.head["reserved_at"] = reserved_ms
     last = max((each[0] for each in measured), default=start) + chance.choice((0, 0.25, 30))
     events.append(session.ended(last, round(wh + chance.choice((0, 50)), 3)))
     for _ in range(chance.choice((0, 0, 0, 1, 2))):
@@ -87,4 +102,21 @@ def session_events(chance: Random, station: str, session_id: str) -> list[dict[s
             wh += 250
             event = session.measured(last, round(wh + 50, 3), kind="corrected")
         events.append(event | {"final": True, "state": "ended"})
+    return events
+
+
+def reservation_events(chance: Random, station: str, key: str) -> list[dict[str, Any]]:
+    """All events of one reservation: most end once, some otherwise after all, some more than once."""
+    tariff = chance.choice([*TARIFFS, "RESERVED/1", "RESERVED/1", "", "GONE/1"])
+    made = chance.uniform(0, 3 * 24 * 60)
+    expires = made + chance.choice((0.5, 15, 60.25))
+    head = {"station_id": station, "id_token": f"TAG{chance.randrange(9)}", "transaction_id": "", "reservation_id": 7}
+    session = Session(tariff, key, chance.choice(_ZONES), head, rung="none")
+    instants = {"reserved_at": T0 + round(made * MINUTE), "reservation_expires_at": T0 + round(expires * MINUTE)}
+    events = [session.event(made, "reservation", state="reserved", trigger="Accepted", **instants)]
+    for state in chance.choice(
+        (["expired"], ["used"], ["expired", "used"], ["cancelled"], ["expired", "used", "expired"])
+    ):
+        session.ended_ms = T0 + round(chance.uniform(made, expires) * MINUTE)
+        events.append(session.event(expires, "reservation", state=state, final=True, **instants))
     return events
