@@ -36,18 +36,8 @@ def fold_reservation(state: State, event: Event) -> list[Result]:
     if charge is None and not is_billed:
         return []
     charge = charge or Charge(event.head)
-    charge.sequence, charge.head, charge.state = event.sequence, event.head, event.state
-    charge.frame = event.frame._replace(started_ms=event.frame.reserved_ms)
-    charge.final, charge.flags, charge.received_ms = True, [RESERVATION], event.received_ms
-    bill, charge.reason = None, ""
-    if is_billed:
-        try:
-            with metrics.PRICING.time():
-                bill = _bill(state, charge)
-        except CannotPriceError as error:
-            charge.reason = str(error)
-        except Exception as error:
-            charge.reason = bug(charge, error)
+    _take(charge, event)
+    bill = _bill(state, charge) if is_billed else None
     if bill is None and not charge.reason and key not in partition.charges:
         state.count("reservations", "free")
         return []
@@ -56,8 +46,27 @@ def fold_reservation(state: State, event: Event) -> list[Result]:
     return _settle(state, charge, bill, event.partition)
 
 
+def _take(charge: Charge, event: Event) -> None:
+    """Note what an event tells."""
+    charge.sequence, charge.head, charge.state = event.sequence, event.head, event.state
+    charge.frame = event.frame._replace(started_ms=event.frame.reserved_ms)
+    charge.final, charge.flags, charge.received_ms = True, [RESERVATION], event.received_ms
+    charge.reason = ""
+
+
 def _bill(state: State, charge: Charge) -> Bill | None:
-    """The bill of a reservation; `None` if nothing is to be paid. Raises `CannotPriceError`."""
+    """The bill of a reservation; `None` if nothing is to be paid, or it has no price, and then a reason."""
+    try:
+        with metrics.PRICING.time():
+            return _priced(state, charge)
+    except CannotPriceError as error:
+        charge.reason = str(error)
+    except Exception as error:
+        charge.reason = bug(charge, error)
+    return None
+
+
+def _priced(state: State, charge: Charge) -> Bill | None:
     made_ms, ended_ms = charge.frame.reserved_ms, charge.frame.ended_ms
     if not charge.head.tariff_id or made_ms is None or ended_ms is None:
         return None

@@ -290,6 +290,10 @@ class History:
         self.claims = [each for each in self.claims if each.session_id in users or each in loose]
         return found
 
+    def has_accepted(self, command_id: str) -> bool:
+        """Whether the acceptance of a command is known."""
+        return any(each.order.command_id == command_id for each in self.acceptances)
+
     def claim(self, session_id: str) -> Claim | None:
         """What a session claims."""
         for each in self.claims:

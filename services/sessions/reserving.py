@@ -57,11 +57,7 @@ def fold_answer(state: State, event: ReservationAnswer) -> list[Result]:
     if not event.accepted:
         return results
     if asked is None:
-        if not any(
-            each.order.command_id == event.command_id
-            for history in reservations.histories.values()
-            for each in history.acceptances
-        ):
+        if not any(history.has_accepted(event.command_id) for history in reservations.histories.values()):
             reservations.remember_answer(event.command_id, event.at_ms, event.version)
         return results
     _accept(state, station, event.command_id, asked, event.at_ms, event.version, results)
@@ -134,7 +130,7 @@ def _accept(
         return
     reservation_id = asked.reservation_id
     history = reservations.history(reservation_id)
-    if any(each.order.command_id == command_id for each in history.acceptances):
+    if history.has_accepted(command_id):
         return
     history.acceptances.append(Acceptance(at_ms, version, asked))
     for session in station.sessions.values():
@@ -178,10 +174,25 @@ def _settle(
         told_later: The session that it comes from, whose own event follows.
     """
     station.changed = True
-    grace_ms = state.policy.reservation_grace_ms
+    reserved = _tell_changes(state, station, reservation_id, history, at_ms, results)
+    station.reservations_due_ms = _of(station).due_ms(state.policy.reservation_grace_ms)
+    for session in list(station.sessions.values()):
+        if session.reservation_id != reservation_id or session.reserved_ms == reserved.get(session.session_id):
+            continue
+        if history.claim(session.session_id) is None:
+            continue  # of a reservation that is forgotten
+        session.reserved_ms, session.change = reserved.get(session.session_id), 2
+        if session is not told_later:
+            conclude(state, station, session, Cause(Moment(session.last_ms, None, at_ms), TRIGGER), results)
+
+
+def _tell_changes(
+    state: State, station: StationState, reservation_id: int, history: History, at_ms: int, results: list[Result]
+) -> dict[str, int]:
+    """Tell what is new of the reservations of an id; returns by session when the one that it uses was made."""
     reserved: dict[str, int] = {}
     keys = set()
-    for stretch in history.stretches(grace_ms):
+    for stretch in history.stretches(state.policy.reservation_grace_ms):
         key = make_uuid(station.station_id, "reservation", reservation_id, stretch.first.command_id)
         keys.add(key)
         reservation = history.told.get(key)
@@ -200,15 +211,7 @@ def _settle(
             reservation.status, reservation.word, reservation.session_id = REPLACED, "Replaced", ""
             reservation.ended_ms = reservation.made_ms
             _tell(state, reservation, at_ms, results)
-    station.reservations_due_ms = _of(station).due_ms(grace_ms)
-    for session in list(station.sessions.values()):
-        if session.reservation_id != reservation_id or session.reserved_ms == reserved.get(session.session_id):
-            continue
-        if history.claim(session.session_id) is None:
-            continue  # of a reservation that is forgotten
-        session.reserved_ms, session.change = reserved.get(session.session_id), 2
-        if session is not told_later:
-            conclude(state, station, session, Cause(Moment(session.last_ms, None, at_ms), TRIGGER), results)
+    return reserved
 
 
 def _choose(state: State, reservation: Reservation, made_ms: int, order: Order) -> None:
