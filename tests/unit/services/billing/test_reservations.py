@@ -8,6 +8,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import orjson
 import pytest
 
 from busbar.ocpp.versions import Version
@@ -20,6 +21,7 @@ from busbar.tariffs import Configuration
 from services.sessions.cache import StationCache
 from tests.unit.pricing.builders import component, element, limit, tariff_json
 from tests.unit.services.billing import world as billing
+from tests.unit.services.billing.test_telling import V16, Displays, costs
 from tests.unit.services.sessions import world as sessions
 from tests.unit.services.sessions.test_reservations import GRACE, HALF, VERSIONS, start_of, station_of
 from tests.unit.services.sessions.world import HOUR, MINUTE, Operator, Station2x, Station16
@@ -226,6 +228,31 @@ class TestExpired:
         world.billing.restart()
         assert world.billing.batch(*world.sessions.out.events) == []  # all of it again
         assert world.total == Decimal("10.80")
+
+
+class TestTold:
+    """Half an hour at 6.00 and the fee of 1.00 come before everything else; 20 % tax."""
+
+    def test_a_display_of_1_6_begins_with_the_reserved_time(self) -> None:
+        world = Displays(TARIFF, "california")
+        session = billing.Session(head={**V16, "reserved_at": billing.T0 - HALF})
+        (first,) = world.told(session.started())
+        assert orjson.loads(first["payload"]["data"])["cost"] == 4.8
+        (final,) = world.told(session.ended(10, 5000))
+        assert orjson.loads(final["payload"]["data"])["cost"] == 7.8
+
+    def test_so_does_cost_updated(self) -> None:
+        world, session = Displays(TARIFF), billing.Session(head={"reserved_at": billing.T0 - HALF})
+        assert costs(world.told(session.started())) == [4.8]
+        assert costs(world.told(session.measured(5, 1000))) == [5.4]
+
+    def test_nobody_stands_before_the_display_of_one_that_expired(self) -> None:
+        world = Displays(TARIFF, "california")
+        instants = {"reserved_at": billing.T0, "reservation_expires_at": billing.T0 + HOUR}
+        session = billing.Session(head={**V16, "transaction_id": ""}, ended_ms=billing.T0 + HOUR)
+        event = session.event(60, "reservation", state="expired", final=True, **instants)
+        assert world.told(event) == []
+        assert len(world.tables.cdrs) == 1
 
 
 class TestNotBilled:
