@@ -16,7 +16,7 @@ from decimal import Decimal
 
 from busbar.pricing.bill import Bill, Cost, make_bill, running_cost
 from busbar.pricing.clock import MAX_MS, MS_PER_DAY, local_clock
-from busbar.pricing.facts import ChargingState, Fact, FactKind, sampled
+from busbar.pricing.facts import ChargingState, Fact, FactKind, reserved, sampled
 from busbar.pricing.fold import SessionFold
 from busbar.pricing.money import DEFAULT_ROUNDING, Rounding, scale_of
 from busbar.pricing.selection import UNKNOWN_CIRCUMSTANCES, Circumstances
@@ -152,6 +152,29 @@ class Pricer:
             else:
                 session.add_note(Note.IGNORED)
         return pricer
+
+    def reserve(self, state: SessionState, at_ms: int) -> SessionState:
+        """The session if it turns out, after it has begun, to use a reservation: reserved time comes before everything.
+
+        Args:
+            state: The session, which has no reservation.
+            at_ms: When the reservation was made; taken for the session's start if it lies behind it.
+
+        Raises:
+            ValueError: It has not begun, has a reservation already, or its periods are kept: the first ones cannot be
+                put in front of what may have been taken out.
+        """
+        if self.options.keep_periods or state.start_ms == NONE or state.reserved_ms != NONE:
+            raise ValueError("no reservation can be put before this session")
+        first = self._chain[0]
+        before = first.begin()
+        first._advance(first, before, (reserved(min(at_ms, state.start_ms)), sampled(state.start_ms)))
+        session = state.copy()
+        session.reserved_ms = before.reserved_ms
+        session.quantities = {**before.quantities, **session.quantities}
+        session.flats = (*before.flats, *session.flats)
+        session.last = (session.last[0], session.last[1], before.last[2], before.last[3])
+        return session
 
     def cost(self, state: SessionState) -> Cost:
         """What it costs so far. Never more than the final cost, as long as no price is negative.

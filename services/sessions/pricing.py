@@ -58,6 +58,8 @@ def follow(state: State, session: Session, cause: Cause) -> None:
             return
         assert running.price is not None
         frame, observations = _told(session, cause)
+        if session.reserved_ms is not None and running.feed.reserved_ms is None:
+            _reserve(state, session, running, session.reserved_ms)
         facts = running.feed.take(frame, observations)
         _price(state, session, running, facts)
         return
@@ -97,6 +99,13 @@ def _choose(state: State, session: Session, running: RunningPrice | None) -> Non
         waiting = [(frame._replace(reserved_ms=session.reserved_ms), told) for frame, told in waiting]
     facts = [fact for frame, observations in waiting for fact in running.feed.take(frame, observations)]
     _price(state, session, running, facts)
+
+
+def _reserve(state: State, session: Session, running: RunningPrice, reserved_ms: int) -> None:
+    """Put the reserved time before what has been priced: its reservation has become known only now."""
+    pricer = _pricer(state, session)
+    if pricer is not None and running.price is not None and running.feed.exact:
+        running.price, running.feed.reserved_ms = pricer.reserve(running.price, reserved_ms), reserved_ms
 
 
 def _price(state: State, session: Session, running: RunningPrice, facts: list[Fact]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from busbar.pricing.bill import CostType
-from busbar.pricing.engine import Pricer
-from busbar.pricing.facts import Fact, reservation_expired, reserved, sampled
+from busbar.pricing.engine import Options, Pricer
+from busbar.pricing.facts import Fact, reservation_expired, reserved, sampled, tariff_changed
 from busbar.pricing.state import Note, PeriodKind
-from busbar.pricing.tariff import Dimension
+from busbar.pricing.tariff import Dimension, Tariff, changed_tariff
 from tests.unit.pricing.builders import (
     CHARGING,
     MINUTE_MS,
@@ -99,3 +101,46 @@ def test_without_a_price_it_is_free() -> None:
     assert bill.total == money(0, 0)
     assert bill.lines == ()
     assert len(bill.periods) == 1
+
+
+LONG = tariff(
+    element(component("TIME", "3.00", "20", 60), component("FLAT", "0.50", "20"), reservation="RESERVATION"),
+    element(component("TIME", "12.00", "20"), reservation="RESERVATION_EXPIRES"),
+    element(component("ENERGY", "0.25", "10"), component("TIME", "1.00", "20", 300), component("FLAT", "0.30")),
+    max_price=limit("12.00"),
+)
+
+
+@pytest.mark.parametrize("rules", [BY_CLOCK, LONG])
+@pytest.mark.parametrize("minutes", [95, 20.5, 0, -3])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_one_that_becomes_known_later_costs_the_same(rules: Tariff, minutes: float, place: int) -> None:
+    at_ms = AT - round(minutes * MINUTE_MS)
+    facts = session(START, (CHARGING, 60, 40), (CHARGING, 30, 3))
+    pricer = Pricer(rules, "Europe/Berlin", Options(keep_periods=False))
+    known = pricer.advance_all(pricer.begin(), [reserved(min(at_ms, AT)), *facts[:place]])
+    later = pricer.reserve(pricer.advance_all(pricer.begin(), facts[:place]), at_ms)
+    assert pricer.cost(later) == pricer.cost(known)
+    bills = [pricer.finish(pricer.advance_all(state, facts[place:])) for state in (known, later)]
+    assert bills[0] == bills[1]
+    assert bills[0].reservation == (min(at_ms, AT), AT)
+
+
+def test_after_a_change_of_the_tariff_it_is_priced_by_the_first_one() -> None:
+    facts = session(START, (CHARGING, 60, 40))
+    options = Options(keep_periods=False)
+    pricer = Pricer(changed_tariff(BY_CLOCK, LONG), "Europe/Berlin", options)
+    changed = [facts[0], tariff_changed(AT + MINUTE_MS), sampled(AT + 2 * MINUTE_MS)]
+    known = pricer.advance_all(pricer.begin(), [reserved(AT - 30 * MINUTE_MS), *changed])
+    later = pricer.reserve(pricer.advance_all(pricer.begin(), changed), AT - 30 * MINUTE_MS)
+    assert pricer.cost(later) == pricer.cost(known)
+    assert pricer.finish(pricer.advance_all(later, facts[1:])) == pricer.finish(pricer.advance_all(known, facts[1:]))
+
+
+def test_it_cannot_be_put_before_what_has_one_has_not_begun_or_has_periods() -> None:
+    plain, keeping = (Pricer(LONG, "UTC", Options(keep_periods=keeps)) for keeps in (False, True))
+    started = plain.advance_all(plain.begin(), session(START, (CHARGING, 60, 40))[:1])
+    twice = plain.reserve(started, AT)
+    for pricer, state in ((plain, plain.begin()), (plain, twice), (keeping, started)):
+        with pytest.raises(ValueError, match="no reservation"):
+            pricer.reserve(state, AT)

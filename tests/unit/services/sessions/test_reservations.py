@@ -164,15 +164,31 @@ class TestUsed:
         assert out.events[-1]["reserved_at"] == T0
         assert (tables.reservation().status, tables.reservation().ended_ms) == ("used", T0 + HALF)
 
-    def test_nothing_is_told_where_it_becomes_known_only_then(self) -> None:
-        tables, station = world(), Station2x()
+    @pytest.mark.parametrize("version", [Version.V201, Version.V21])
+    def test_it_may_be_named_when_the_session_is_priced_already(self, version: Version) -> None:
+        tables, station = world(), Station2x(version)
+        tables.each(Operator(version).reserve(0, HOUR))
+        named = station.updated(1, 3_000, HOUR, reservationId=7)
+        out = tables.each([station.started(1000, HALF, state="Charging"), named, station.ended(2, 11_000, 2 * HOUR)])
+        assert [reply.get("totalCost") for reply in out.replies] == [None, 3 + 1.0, 3 + 5.0]
+
+    def test_one_that_is_taken_back_leaves_no_certain_cost(self) -> None:
+        """Its cancellation is read after the session that seemed to use it."""
+        tables, operator, station = world(), Operator(Version.V201), Station2x()
+        tables.each([*operator.reserve(0, HOUR), start_of(station, HALF)])
+        out = tables.each([*operator.cancel(20 * MINUTE), station.ended(1, 11_000, 2 * HOUR)])
+        assert (out.events[-1]["reserved_at"], out.replies[-1].get("totalCost")) == (None, None)
+
+    @pytest.mark.parametrize("cached", [False, True])
+    def test_it_may_become_known_only_then(self, cached: bool) -> None:
+        tables, station = world(cached=cached), Station2x()
         out = tables.each([start_of(station, HALF), station.updated(1, 5_000, HOUR)])
         assert out.replies[-1]["totalCost"] == 2.0  # no such reservation so far
         out = tables.each(Operator(Version.V201).reserve(0, HOUR))
         kinds = [(event["kind"], event["trigger"], event["reserved_at"]) for event in out.events]
         assert kinds == [("reservation", "Used", T0), ("updated", "reservation", T0)]
         out = tables.batch(station.ended(2, 11_000, 2 * HOUR))
-        assert (out.event["reserved_at"], out.reply.get("totalCost")) == (T0, None)
+        assert (out.event["reserved_at"], out.reply["totalCost"]) == (T0, 3 + 5.0)
 
     @pytest.mark.parametrize("cached", [False, True])
     def test_a_session_that_is_over_by_then_is_corrected(self, cached: bool) -> None:
