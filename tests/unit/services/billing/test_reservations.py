@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from busbar.ocpp.versions import Version
 from busbar.pricing.assignment import Assignment, Scope
@@ -22,6 +24,7 @@ from services.sessions.cache import StationCache
 from tests.unit.pricing.builders import component, element, limit, tariff_json
 from tests.unit.services.billing import world as billing
 from tests.unit.services.billing.test_telling import V16, Displays, costs
+from tests.unit.services.billing.test_with_sessions import both, calls_of
 from tests.unit.services.sessions import world as sessions
 from tests.unit.services.sessions.test_reservations import GRACE, HALF, VERSIONS, start_of, station_of
 from tests.unit.services.sessions.world import HOUR, MINUTE, Operator, Station2x, Station16
@@ -332,6 +335,37 @@ def test_whatever_is_read_first_and_whoever_restarts_the_bill_is_the_same(seed: 
         assert again.net() == world.total
         bills.add(tuple(sorted(row["bill"] for row in world.standing())))
     assert len(bills) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    tariff=st.sampled_from(["RESERVED", "RESERVED", "T", "NIGHT", "POWER"]),
+    version=st.sampled_from([Version.V201, Version.V21]),
+)
+def test_what_the_driver_is_told_is_what_the_record_says_whenever_the_reservation_becomes_known(
+    seed: int, tariff: str, version: Version
+) -> None:
+    chance = Random(seed)
+    stations, made = both(tariff)
+    calls = calls_of(chance, version)
+    chance.choice(calls).payload["reservationId"] = 7
+    inputs: list[Any] = list(calls)
+    command, answer = Operator(version).reserve(-40 * MINUTE, 20 * MINUTE)
+    inputs.insert(chance.randrange(len(calls)), command)
+    inputs.insert(chance.randrange(len(calls) + 1), answer)
+    replies: list[dict[str, Any]] = []
+    for each in inputs:
+        out = stations.batch(each)
+        replies += out.replies
+        made.batch(*out.events)
+        if chance.random() < 0.2:
+            made.restart()
+    (session,) = stations.all_sessions()
+    standing = made.tables.cdrs[made.session(session.session_id)["cdr_id"]]
+    assert session.reserved_ms == sessions.T0 - 40 * MINUTE
+    assert parse_json(standing["bill"])["reservation"]["begin"] == "2025-11-21T07:20:00Z"
+    assert Decimal(str(replies[-1]["totalCost"])) == standing["total_incl"] == made.net()
 
 
 def test_a_replay_of_the_events_gives_the_same_records_byte_for_byte() -> None:
