@@ -81,10 +81,13 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
             raise TypeError("a whole number is too long")
         parts.append(str(value))
     elif isinstance(value, Decimal):
-        if not _reasonable(value):
+        if not (value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT):
             raise TypeError(f"{value} is not a number that can be priced")
-        parts.append(format(value, "f"))
-    elif isinstance(value, Mapping):
+        text = format(value, "f")
+        if len(text) > MAX_EXPONENT and not _reasonable(value):
+            raise TypeError(f"{value} is not a number that can be priced")
+        parts.append(text)
+    elif isinstance(value, dict | Mapping):  # most are dictionaries, which is seen at once
         items = sorted(value.items()) if sort_keys else value.items()
         for index, (name, item) in enumerate(items):
             parts.append("," if index else "{")
@@ -92,7 +95,7 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
             parts.append(":")
             _write(item, parts, sort_keys)
         parts.append("}" if value else "{}")
-    elif isinstance(value, Sequence):
+    elif isinstance(value, list | tuple | Sequence):
         for index, item in enumerate(value):
             parts.append("," if index else "[")
             _write(item, parts, sort_keys)
