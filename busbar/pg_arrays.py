@@ -31,7 +31,7 @@ class _Texts(dict[str | None, bytes]):
     """Texts with their length before them; those that are short are remembered, as many as there is room for."""
 
     _ROOM = 32_768
-    _SHORT = 64
+    _SHORT = 24
 
     def __missing__(self, text: str | None) -> bytes:
         if text is None:

@@ -51,6 +51,7 @@ MODULES = (
     "busbar.records",
     "busbar.stream.batch",
     "busbar.stream.kafka_batches",
+    "busbar.stream.kafka_producer",
     "busbar.stream.merge",
     "busbar.stream.partitioner",
     "busbar.stream.replies",

@@ -41,6 +41,9 @@ _INT32 = Struct(">i")
 _INT16 = Struct(">h")
 _SESSION_ERRORS = {70: "FETCH_SESSION_ID_NOT_FOUND", 71: "INVALID_FETCH_SESSION_EPOCH"}
 _LAST_EPOCH = 2**31 - 1
+_WAIT_BESIDE_PAUSED_MS = 20
+"""How long a node may hold its answer while partitions of it are paused: it is asked for those only after that. In a
+backlog they are paused for as long as it takes to fold what is buffered; the other topics may well stay empty."""
 
 
 class AnsweredPartition(NamedTuple):
@@ -276,12 +279,13 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
             if backoff:
                 node_id = self._leaders.get(name)
                 backoffs[node_id] = max(backoff, backoffs.get(node_id, 0.0))
-        wanted: dict[int, dict[KafkaTopicPartition, int]] = {}
+        wanted: dict[int, tuple[dict[KafkaTopicPartition, int], int]] = {}
         resumes = []
         for node_id, places in self._places.items():
             if node_id in in_flight:
                 continue
             positions = {}
+            wait_ms = self._fetch_max_wait_ms
             for name, state in places:
                 if name in records:
                     continue
@@ -290,11 +294,12 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
                     return self._as_aiokafka(assignment)  # something has to be looked up first
                 if state._paused:
                     resumes.append(state._resume_fut)
+                    wait_ms = min(wait_ms, _WAIT_BESIDE_PAUSED_MS)
                 else:
                     positions[name] = position
             if positions and node_id not in backoffs:
-                wanted[node_id] = positions
-        requests = [(node_id, self._request(node_id, positions)) for node_id, positions in wanted.items()]
+                wanted[node_id] = positions, wait_ms
+        requests = [(node_id, self._request(node_id, *what)) for node_id, what in wanted.items()]
         return requests, {}, min(backoffs.values(), default=self._fetcher_timeout), False, resumes
 
     def _place(self, assignment: Any) -> None:
@@ -316,17 +321,17 @@ class Fetcher(base.Fetcher):  # type: ignore[misc] # aiokafka has no types
                 for topic, partitions in full.topics
                 for number, position, _ in partitions
             }
-            made.append((node_id, self._request(node_id, positions)))
+            made.append((node_id, self._request(node_id, positions, self._fetch_max_wait_ms)))
         return made, resets, timeout, invalid_metadata, resumes
 
-    def _request(self, node_id: int, wanted: Mapping[KafkaTopicPartition, int]) -> FetchRequest:
+    def _request(self, node_id: int, wanted: Mapping[KafkaTopicPartition, int], wait_ms: int) -> FetchRequest:
         """A request for these positions, as one of the node's session."""
         session = self._sessions.get(node_id)
         if session is None:
             session = self._sessions[node_id] = Session()
         identity, positions, forgotten = session.next_request(wanted)
         return FetchRequest(
-            max_wait_ms=self._fetch_max_wait_ms,
+            max_wait_ms=wait_ms,
             min_bytes=self._fetch_min_bytes,
             max_bytes=self._fetch_max_bytes,
             isolation_level=self._isolation_level,

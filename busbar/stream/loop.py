@@ -204,7 +204,7 @@ class Worker:
             return
         limit, resting = self._paced_limit(), self._resting()
         # What comes due goes with a batch that is not folded ahead.
-        by_halves = self._folds_ahead and self._now() < self._next_due and self._is_backlog()
+        by_halves = self._folds_ahead and not self._may_be_due() and self._is_backlog()
         records = self._merge.take(limit, resting.union(under_way)) if by_halves else []
         by_halves = bool(records)
         records = records or self._take(limit, resting)
@@ -263,15 +263,23 @@ class Worker:
         if now < self._next_due:
             return []
         self._next_due = now + self._settings.due_seconds
-        partitions = [
-            number
-            for number, owned in self.ownership.owned.items()
-            if owned.paused_until <= now and not self._merge.lags(number)
-        ]
+        partitions = self._current(now)
         if not partitions:
             return []
         due = await self._store.due(self._processor, partitions, self._now_ms())
         return [event for event in due if self._processor.partition_of_event(event) in partitions][: self._limit]
+
+    def _may_be_due(self) -> bool:
+        now = self._now()
+        return now >= self._next_due and bool(self._current(now))
+
+    def _current(self, now: float) -> list[int]:
+        """The partitions that have nothing left to read."""
+        return [
+            number
+            for number, owned in self.ownership.owned.items()
+            if owned.paused_until <= now and not self._merge.lags(number)
+        ]
 
     # A batch
 

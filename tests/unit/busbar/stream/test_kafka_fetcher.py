@@ -146,10 +146,14 @@ class Asking(Fetcher):
         self._sessions = {}
         self._sessions_of = None
         self._places, self._leaders, self._placed_ms = {}, {}, -1
-        self._fetch_max_wait_ms = self._fetch_min_bytes = self._fetch_max_bytes = self._max_partition_fetch_bytes = 1
+        self._fetch_max_wait_ms = 500
+        self._fetch_min_bytes = self._fetch_max_bytes = self._max_partition_fetch_bytes = 1
         self._isolation_level = 1
 
-    def _request(self, node_id: int, wanted: Mapping[TopicPartition, int]) -> Any:
+        self.waits: dict[int, int] = {}
+
+    def _request(self, node_id: int, wanted: Mapping[TopicPartition, int], wait_ms: int) -> Any:
+        self.waits[node_id] = wait_ms
         return dict(wanted)
 
 
@@ -202,3 +206,14 @@ def test_what_is_asked_of_whom_is_what_aiokafka_decides(
         assert (resets, timeout, invalid, sorted(resumes)) == (theirs[1], theirs[2], theirs[3], sorted(theirs[4]))
         cluster.leaders = dict(zip(NAMES, moved, strict=True))  # found out by the next look at the metadata
         cluster._last_successful_refresh_ms += 1
+
+
+def test_a_node_is_not_left_in_a_long_poll_while_partitions_of_it_are_paused() -> None:
+    cluster = Cluster({name: 1 if name.topic == "a" else 2 for name in NAMES})
+    fetcher = Asking(cluster)
+    values = {
+        name: SimpleNamespace(_position=5, _paused=name == NAMES[0], _resume_fut=name, paused=False, position=5)
+        for name in NAMES
+    }
+    fetcher._get_actions_per_node(SimpleNamespace(tps=NAMES, state_value=values.get))
+    assert fetcher.waits == {1: 20, 2: 500}
