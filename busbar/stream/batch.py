@@ -42,7 +42,13 @@ class Batch:
     @property
     def loadable(self) -> list[Any]:
         """The events for which state is needed."""
-        return [*self.due, *(event for event in self.events if type(event) is not Undecodable)]
+        found = [event for event in self.events if event is not None and type(event) is not Undecodable]
+        return [*self.due, *found]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there are records, and none of them is anything to the processor."""
+        return bool(self.records) and not self.due and all(event is None for event in self.events)
 
     @property
     def size(self) -> int:
@@ -116,7 +122,7 @@ def fold(processor: Processor[Any], state: Any, batch: Batch, now_ms: int) -> Fo
             continue
         if type(event) is Undecodable:
             _give_up(processor, folded, record, event.reason, event.detail, now_ms)
-        else:
+        elif event is not None:
             try:
                 produced = list(apply(state, event))
             except InvalidRecord as invalid:

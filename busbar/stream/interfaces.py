@@ -68,8 +68,8 @@ class Processor(Protocol[State]):
     topics: Sequence[str]
     """Co-partitioned topics that make up one state."""
 
-    def decode(self, record: Record) -> Event:
-        """Read a record. Raises `InvalidRecord`."""
+    def decode(self, record: Record) -> Event | None:
+        """Read a record; `None` if it is nothing to this processor. Raises `InvalidRecord`."""
 
     async def load(self, connection: Any, events: Sequence[Event]) -> State:
         """Load what folding these events needs, from an `asyncpg` connection. Nothing else may be read later."""

@@ -101,6 +101,10 @@ class Worker:
         self._ahead_of: dict[int, Owned] = {}
         """Its partitions, as they were owned then."""
         self._other_half = False
+        self._idle: Batch | None = None
+        """Records that need nothing but their offsets moved: they wait for a batch that commits anyway, or a second."""
+        self._idle_of: dict[int, Owned] = {}
+        self._idle_until = 0.0
         self._flushes: set[asyncio.Task[None]] = set()
         self._partitions = 0
         self._next_batch = self._next_due = self._next_tell = self._next_kafka_commit = 0.0
@@ -154,6 +158,8 @@ class Worker:
             batch = decode(self._processor, await self._gather(limit, self._nap_seconds(now)))
         if batch.ready is None:
             batch.due.extend(await self._due())
+            if self._idles(batch, limit):
+                return
         if batch.size:
             is_full = len(batch.records) >= limit
             await self._process(batch)
@@ -221,13 +227,34 @@ class Worker:
             self._merge.put_back(self._ahead.records)
             self._ahead = None
 
+    def _idles(self, batch: Batch, limit: int) -> bool:
+        """Put what has waited before a batch; or let the batch wait as well, if no record of it needs anything.
+
+        So nothing waits any more when a batch is committed and another one is folded ahead of its turn.
+        """
+        now = self._now()
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            batch.records[:0], batch.events[:0] = idle.records, idle.events
+        elif batch.is_idle:
+            self._idle_of, self._idle_until = {}, now + self._settings.idle_seconds
+        if not batch.is_idle or now >= self._idle_until or len(batch.records) >= limit:
+            return False
+        self._idle = batch
+        self._idle_of |= {record.partition: self.ownership.owned[record.partition] for record in batch.records}
+        return True
+
     def _drop_lost_ahead(self) -> None:
         """Forget what was looked at of partitions that were lost meanwhile, even if they have been claimed anew."""
         if self._ahead is not None:
-            owned = self.ownership.owned
-            lost = frozenset(number for number, entry in self._ahead_of.items() if owned.get(number) is not entry)
-            if lost:
-                self._ahead = self._ahead.without(lost, self._processor)
+            self._ahead = self._without_lost(self._ahead, self._ahead_of)
+        if self._idle is not None:
+            self._idle = self._without_lost(self._idle, self._idle_of)
+
+    def _without_lost(self, batch: Batch, partitions: Mapping[int, Owned]) -> Batch:
+        owned = self.ownership.owned
+        lost = frozenset(number for number, entry in partitions.items() if owned.get(number) is not entry)
+        return batch.without(lost, self._processor) if lost else batch
 
     async def _rest(self, seconds: float) -> None:
         if self._stop.is_set():
@@ -253,6 +280,8 @@ class Worker:
 
     def _nap_seconds(self, now: float) -> float:
         wake = min(self.ownership.next_look, self._next_due)
+        if self._idle is not None:
+            wake = min(wake, self._idle_until)
         for owned in self.ownership.owned.values():
             if owned.paused_until > now:
                 wake = min(wake, owned.paused_until)

@@ -23,6 +23,8 @@ class WorkerSettings:
     """Records buffered per topic and partition before its fetching pauses."""
     backlog_seconds: float = 2.0
     """Records that are older are a backlog: their edges and stations do not wait for them any more."""
+    idle_seconds: float = 1.0
+    """How long the offsets of records that are nothing to the processor wait for a batch to be committed with."""
     ahead_least: int = 100
     """Records that are worth a batch of their own, decoded while another one is being committed."""
     linger_seconds: float = 0.0

@@ -99,7 +99,7 @@ class SessionsProcessor:
         except KeyError:
             raise InvalidRecord("unowned-action", f"{call.version} {call.action}") from None
 
-    async def load(self, connection: Any, events: Sequence[Event | None]) -> State:
+    async def load(self, connection: Any, events: Sequence[Event]) -> State:
         if self._sent_shapes:
             # What was sent may have been rolled back: only what is found in the table is known.
             rows = await connection.fetch(KNOWN_SHAPES, list(self._sent_shapes))
@@ -109,8 +109,7 @@ class SessionsProcessor:
             self._sent_shapes.clear()
         if self._cache and time.monotonic() >= self._next_configuration:
             await self._read_configuration(connection)
-        wanted = [event for event in events if event is not None]
-        return await load_state(connection, wanted, self._policy, self._cache, self._tariffs)
+        return await load_state(connection, events, self._policy, self._cache, self._tariffs)
 
     def committed(self, state: State) -> None:
         """The batch of this state is committed: the next one need not load it again."""
@@ -134,8 +133,8 @@ class SessionsProcessor:
         for station_id, site_id, quirks in await connection.fetch(CONFIGURED_SINCE, since):
             self._cache.configure(station_id, (site_id or "", orjson.loads(quirks)))
 
-    def fold(self, state: State, event: Event | None) -> Iterable[Result]:
-        return () if event is None else apply(state, event)
+    def fold(self, state: State, event: Event) -> Iterable[Result]:
+        return apply(state, event)
 
     def store_call(self, state: State) -> StoreCall:
         """Everything in one call, whatever the size of the batch."""

@@ -27,6 +27,8 @@ TOPICS = ("alpha", "beta")
 PARTITIONS = 2
 GROUP = "chain"
 POISON = b"poison"
+NOBODYS = b"nobody's"
+"""Is nothing to the processor."""
 
 SETTINGS = WorkerSettings(
     lease_seconds=1.5,
@@ -65,7 +67,9 @@ class ChainProcessor:
         self._rng = rng
         self._busy_share = busy_share
 
-    def decode(self, record: Record) -> Record:
+    def decode(self, record: Record) -> Record | None:
+        if record.value == NOBODYS:
+            return None
         if record.value == POISON and record.offset % 2:
             raise InvalidRecord("undecodable")
         return record
@@ -218,6 +222,7 @@ class Simulation:
         self.started = 0
         self.written: dict[tuple[str, int], int] = {(t, p): 0 for t in TOPICS for p in range(self.partitions)}
         self.poisoned: set[str] = set()
+        self.nobodys: set[str] = set()
         self.log: list[str] = []
 
     async def run(self) -> None:
@@ -347,15 +352,18 @@ class Simulation:
             partition = self.rng.randrange(self.partitions)
             number = self.written[topic, partition]
             poisoned = self.faults and self.rng.random() < 0.02
+            nobodys = self.faults and not poisoned and self.rng.random() < 0.2
             record = self.broker.write(
                 topic,
                 partition,
                 key=b"station-%d" % self.rng.randrange(8),
-                value=POISON if poisoned else str(number).encode(),
+                value=POISON if poisoned else NOBODYS if nobodys else str(number).encode(),
                 timestamp_ms=int(1_700_000_000_000 + loop.time() * 1000),
             )
             if poisoned:
                 self.poisoned.add(f"{topic}/{partition}/{record.offset}")
+            elif nobodys:
+                self.nobodys.add(f"{topic}/{partition}/{record.offset}")
             else:
                 self.written[topic, partition] += 1
             if not backlog:
@@ -367,7 +375,7 @@ class Simulation:
             for topic in TOPICS
             for record in self.broker.records(topic)
         }
-        return names - self.poisoned
+        return names - self.poisoned - self.nobodys
 
     def _missing(self) -> list[str]:
         produced = {(record.value or b"").decode() for record in self.broker.records("out")}

@@ -471,3 +471,56 @@ async def test_a_worker_that_lingers_takes_few_large_batches() -> None:
         bench.write("last")
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 0.2
+
+
+@dataclass
+class Choosy(Script):
+    """Has no use for what begins with a dash."""
+
+    def decode(self, record: Record) -> Any:
+        return None if (record.value or b"").startswith(b"-") else record
+
+
+@virtual
+async def test_records_that_are_nothing_to_the_processor_wait_for_a_commit_of_others_or_a_second() -> None:
+    bench = Bench(Choosy())
+    commits: list[float] = []
+
+    async def watch(_: str, operation: str, moment: str) -> None:
+        if (operation, moment) == ("commit", "after"):
+            commits.append(asyncio.get_running_loop().time())
+
+    bench.database.hook = watch
+    async with bench.running():
+        await asyncio.sleep(2)
+        for number in range(5):
+            bench.write(f"-{number}", partition=number % 2)
+            await asyncio.sleep(0.1)
+        assert commits == []
+        bench.write("a")
+        await asyncio.sleep(0.1)
+        assert len(commits) == 1
+        rows = [bench.database.rows[GROUP, number].offsets[TOPIC] for number in (0, 1)]
+        assert rows == [4, 2]  # with what had waited
+        began = asyncio.get_running_loop().time()
+        bench.write("-5", partition=1)
+        await asyncio.sleep(0.5)
+        assert len(commits) == 1
+        await asyncio.sleep(2)
+        assert [round(at - began) for at in commits[1:]] == [1]
+        assert bench.database.rows[GROUP, 1].offsets[TOPIC] == 3
+    assert bench.folded() == ["a"]
+    assert bench.script.loads == [1]
+
+
+@virtual
+async def test_a_worker_that_stops_leaves_what_is_nothing_to_it_to_the_next() -> None:
+    bench = Bench(Choosy())
+    async with bench.running():
+        await asyncio.sleep(1)
+        bench.write("-0", "a", "-1")
+        await asyncio.sleep(0.2)
+        bench.write("-2")
+        await asyncio.sleep(0.2)
+    assert bench.database.rows[GROUP, 0].offsets[TOPIC] == 3
+    assert bench.folded() == ["a"]
