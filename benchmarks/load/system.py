@@ -28,7 +28,7 @@ from busbar.passwords import generate_password, hash_password
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 20.0
 """At most, after a load has gone."""
 _QUIET_CORES = 0.4
 
