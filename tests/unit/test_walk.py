@@ -72,7 +72,9 @@ def test_an_event_of_a_station_comes_back_as_the_answer_on_its_own_socket() -> N
     owner = SessionsProcessor(Policy(), partitions=4)
     owner._placed.add(PARTITION)
     state = SessionsState(policy=Policy())
-    results = list(owner.fold(state, owner.decode(as_read(event, PARTITION))))
+    decoded = owner.decode(as_read(event, PARTITION))
+    assert decoded is not None
+    results = list(owner.fold(state, decoded))
     assert {result.topic for result in results} == {"csms.session-events", "csms.outbound"}
 
     # The reply stands in the partition of the edge that asked, with the address of the very connection.

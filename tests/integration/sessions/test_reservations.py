@@ -94,7 +94,9 @@ async def test_what_fails_to_commit_is_done_again(connection: Any) -> None:
 async def test_a_worker_of_the_version_before_can_still_store(connection: Any) -> None:
     """The new parameter has a default: workers are exchanged one by one."""
     service = Service(connection)
-    events = [service.processor.decode(service.record(Station16().start()))]
+    start = service.processor.decode(service.record(Station16().start()))
+    assert start is not None
+    events = [start]
     state = await service.processor.load(connection, events)
     for event in events:
         list(service.processor.fold(state, event))

@@ -61,12 +61,13 @@ class Service:
     async def batch(
         self, *calls: StationCall | SessionDue | ReservationDue | Record, commit: bool = True
     ) -> list[Result]:
-        events = [
+        decoded = [
             call
             if isinstance(call, SessionDue | ReservationDue)
             else self.processor.decode(call if isinstance(call, Record) else self.record(call))
             for call in calls
         ]
+        events = [event for event in decoded if event is not None]
         state = await self.processor.load(self.connection, events)
         results = [result for event in events for result in self.processor.fold(state, event)]
         transaction = self.connection.transaction()
