@@ -5,6 +5,9 @@ and the results of a batch are committed together, under the version of each pro
 that commit, by the process that made it; and before the next commit replaces them in the rows, they are known to be
 durable in Kafka. A worker that was stopped between its commit and its producing may wake up and produce results that
 its successor has produced already: they are the same records with the same ids.
+
+While a batch is being committed the next one is decoded; in a backlog it is folded as well, if it is of other
+partitions. It is done again if that commit fails or its partitions are lost.
 """
 
 from __future__ import annotations
