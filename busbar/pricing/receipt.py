@@ -1,10 +1,13 @@
 """A receipt that a driver understands, from a bill, in words and as text; `receipt_page` makes HTML of it.
 
-Prices and amounts are shown as the tariff states them, before or after tax, and the rows add up to the total.
+Prices and amounts are shown as the tariff states them, before or after tax, and the rows add up to the total. Amounts
+have the digits of the total, or those of a detailed receipt as many as the finest of them, so that all of them line up:
+what that takes away or adds is a row of its own. The explanation has every line to its last digit.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from busbar.pricing.bill import Bill, LineKind
 from busbar.pricing.explanation import explain, plain
-from busbar.pricing.money import MINOR_DIGITS
+from busbar.pricing.money import MINOR_DIGITS, to_decimal
 from busbar.pricing.state import Note
 from busbar.pricing.tariff import Dimension, Unit
 
@@ -58,6 +61,10 @@ class Heading:
     place: str = ""
     station: str = ""
     receipt_id: str = ""
+    credit_of: str = ""
+    """The record that this one takes back, if it is a credit."""
+    credited_by: str = ""
+    """The credit that has taken this record back: nobody has to pay it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Row:
     what: str
     quantity: str
     price: str
+    """Of one unit, and its taxes where the bill has several rates."""
     amount: str
 
 
@@ -97,14 +105,10 @@ def make_receipt(bill: Bill, time_zone: str, heading: Heading | None = None, *, 
 
 def receipt_of(document: Mapping[str, Any], heading: Heading | None = None, *, detailed: bool = False) -> Receipt:
     """The same from what `explain` made of the bill, which may have been kept for years."""
-    side = "incl_tax" if document["prices_include_tax"] else "excl_tax"
-    zone = ZoneInfo(document["time_zone"])
-    shown = [line for line in document["lines"] if line["kind"] != LineKind.ROUNDING or line[side]]
-    groups: Iterable[Sequence[_Line]] = [[line] for line in shown] if detailed else _by_price(shown)
     return Receipt(
         heading=heading or Heading(),
-        facts=tuple(_facts(document, zone)),
-        rows=tuple(_row(group, document["currency"], zone, side, detailed=detailed) for group in groups),
+        facts=tuple(_facts(document, ZoneInfo(document["time_zone"]))),
+        rows=tuple(_rows(document, detailed=detailed)),
         sums=tuple(_sums(document)),
         remarks=tuple(_REMARKS[note] for note in document["notes"] if note in _REMARKS),
     )
@@ -119,8 +123,8 @@ def receipt_text(receipt: Receipt) -> str:
     out.append("-" * _WIDTH)
     for row in receipt.rows:
         out.append(_justified(row.what, row.amount))
-        if row.quantity:
-            out.append(f"    {row.quantity}" + (f" x {row.price}" if row.price else ""))
+        if below := " x ".join(text for text in (row.quantity, row.price) if text):
+            out.append(f"    {below}")
     out.append("-" * _WIDTH)
     out += [_justified(label, amount) for label, amount in receipt.sums]
     out += ["", *receipt.remarks] if receipt.remarks else []
@@ -130,7 +134,12 @@ def receipt_text(receipt: Receipt) -> str:
 def labelled(receipt: Receipt) -> list[tuple[str, str]]:
     """What stands between the heading and the rows: labels and values."""
     heading = receipt.heading
-    own = (("Receipt", heading.receipt_id), ("Station", heading.station))
+    own = (
+        ("Credit note" if heading.credit_of else "Receipt", heading.receipt_id),
+        ("Takes back", heading.credit_of),
+        ("Taken back by", heading.credited_by),
+        ("Station", heading.station),
+    )
     return [(label, value) for label, value in own if value] + list(receipt.facts)
 
 
@@ -143,37 +152,62 @@ def _facts(document: Mapping[str, Any], zone: ZoneInfo) -> Iterable[tuple[str, s
         yield "End", _moment(session["end"], zone)
         yield "Duration", _duration(session["seconds"])
         if session["parking_seconds"]:
-            yield "of it parking", _duration(session["parking_seconds"])
+            yield "Parked", _duration(session["parking_seconds"])
         yield "Energy", f"{_kwh(Decimal(session['energy_wh']) / 1000)}"
     for earlier in document.get("earlier_tariffs", ()):
         yield "New prices", f"from {_moment(earlier['until'], zone)}"
 
 
+def _rows(document: Mapping[str, Any], *, detailed: bool) -> Iterable[Row]:
+    side = "incl_tax" if document["prices_include_tax"] else "excl_tax"
+    currency, total = document["currency"], document["total"][side]
+    lines = [line for line in document["lines"] if line["kind"] != LineKind.ROUNDING]
+    digits = max(MINOR_DIGITS[currency], _digits(total))
+    if detailed:
+        digits = max([digits, *(_digits(line[side]) for line in document["lines"])])
+    rates = [_rates(line) for line in lines if "component" in line]
+    several_rates = any(each != rates[0] for each in rates)
+    zone, left = ZoneInfo(document["time_zone"]), total
+    for group in [[line] for line in lines] if detailed else _by_price(lines):
+        amount = to_decimal(*_sum(group, side).as_integer_ratio(), digits)
+        if not amount and group[0]["kind"] == LineKind.STEP:
+            continue  # the step of most tariffs is a Wh or a second
+        left -= amount
+        what, price = _what(group[0], zone, detailed=detailed), _price(group[0], currency)
+        if several_rates and (rate := _rates(group[0])):
+            price = f"{price}, {rate}" if price else rate
+        yield Row(what, _quantity(group), price, _money(amount, currency, digits))
+    if left:
+        yield Row(_NAMES[LineKind.ROUNDING], "", "", _money(left, currency, digits))
+
+
 def _by_price(lines: Iterable[_Line]) -> list[list[_Line]]:
-    groups: dict[tuple[str, int], list[_Line]] = {}
+    groups: dict[tuple[str, int], list[_Line]] = defaultdict(list)
     for line in lines:
-        groups.setdefault((line["kind"], line.get("component", -1)), []).append(line)
+        groups[line["kind"], line.get("component", -1)].append(line)
     return list(groups.values())
 
 
-def _row(lines: Sequence[_Line], currency: str, zone: ZoneInfo, side: str, *, detailed: bool) -> Row:
-    first = lines[0]
-    amount = _money(_sum(lines, side), currency)
-    if "component" not in first:
-        return Row(_NAMES[first["kind"]], "", "", amount)
-    if first["kind"] == LineKind.STEP:
-        what, when = f"Up to the next step of {_STEPS[first['dimension']]}", ""
+def _what(line: _Line, zone: ZoneInfo, *, detailed: bool) -> str:
+    if line["kind"] == LineKind.STEP:
+        what, when = f"Up to the next step of {_STEPS[line['dimension']]}", ""
     else:
-        what, when = _NAMES[first["kind"]], first.get("when", "")
-    if detailed and first["end"] != first["begin"]:
-        when = f"{_clock(first['begin'], zone)}-{_clock(first['end'], zone)}"
-    price = _money(first["price"], currency)
-    return Row(
-        f"{what} ({when})" if when else what,
-        _quantity(lines),
-        f"{price}/{first['per']}" if first["per"] != Unit.SESSION else "",
-        amount,
-    )
+        what, when = _NAMES[line["kind"]], line.get("when", "")
+    if detailed and "begin" in line and line["end"] != line["begin"]:
+        when = _stretch(line, zone)
+    return f"{what} ({when})" if when else what
+
+
+def _price(line: _Line, currency: str) -> str:
+    """Of one unit; empty where a price is charged once."""
+    if "component" not in line or line["per"] == Unit.SESSION:
+        return ""
+    return f"{_money(line['price'], currency)}/{line['per']}"
+
+
+def _rates(line: _Line) -> str:
+    """The taxes of a line, such as `VAT 7 %`."""
+    return " + ".join(f"{rate['name']} {plain(rate['percent'], 0)} %" for rate in line.get("taxes", ()))
 
 
 def _sum(lines: Iterable[_Line], name: str) -> Decimal:
@@ -183,13 +217,14 @@ def _sum(lines: Iterable[_Line], name: str) -> Decimal:
 def _sums(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     total, taxes, currency = document["total"], document["taxes"], document["currency"]
     gross = document["prices_include_tax"]
+    digits = max(map(_digits, (*total.values(), *(tax["amount"] for tax in taxes))))
     if not gross and (total["incl_tax"] != total["excl_tax"] or any(tax["amount"] for tax in taxes)):
-        yield "Sum before tax", _money(total["excl_tax"], currency)
+        yield "Sum before tax", _money(total["excl_tax"], currency, digits)
     for tax in taxes:
         if tax["amount"] or tax.get("percent"):
             rate = f" {plain(tax['percent'], 0)} %" if "percent" in tax else ""
-            yield f"{'including ' if gross else ''}{tax['name']}{rate}", _money(tax["amount"], currency)
-    yield "Total", _money(total["incl_tax"], currency)
+            yield f"{'including ' if gross else ''}{tax['name']}{rate}", _money(tax["amount"], currency, digits)
+    yield "Total", _money(total["incl_tax"], currency, digits)
 
 
 def _quantity(lines: Sequence[_Line]) -> str:
@@ -218,12 +253,28 @@ def _moment(at: str, zone: ZoneInfo) -> str:
     return f"{local:%Y-%m-%d %H:%M:%S} {local:%Z}"
 
 
-def _clock(at: str, zone: ZoneInfo) -> str:
-    return f"{datetime.fromisoformat(at).astimezone(zone):%a %H:%M:%S}"
+def _stretch(line: _Line, zone: ZoneInfo) -> str:
+    """From when to when, with the name of the clock where it was changed in between."""
+    begin, end = (datetime.fromisoformat(line[name]).astimezone(zone) for name in ("begin", "end"))
+    texts = [f"{each:%a %d %b} {_clock(each)}" for each in (begin, end)]
+    if begin.tzname() != end.tzname():
+        texts = [f"{text} {each:%Z}" for text, each in zip(texts, (begin, end), strict=True)]
+    elif begin.date() == end.date():
+        texts[1] = _clock(end)
+    return "-".join(texts)
 
 
-def _money(amount: Decimal, currency: str) -> str:
-    return f"{plain(amount, MINOR_DIGITS[currency])} {currency}"
+def _clock(moment: datetime) -> str:
+    return f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
+
+
+def _digits(amount: Decimal) -> int:
+    """How many fraction digits it needs."""
+    return len(plain(amount, 0).partition(".")[2])
+
+
+def _money(amount: Decimal, currency: str, digits: int = 0) -> str:
+    return f"{plain(amount, max(digits, MINOR_DIGITS[currency]))} {currency}"
 
 
 def _justified(left: str, right: str) -> str:

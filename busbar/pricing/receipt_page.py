@@ -26,6 +26,7 @@ td,th{padding:.5rem 0;text-align:left;vertical-align:top;font-weight:inherit;bor
 td:last-child{padding-left:1rem;text-align:right}
 td,dd,.paid{font-variant-numeric:tabular-nums}
 td:last-child{white-space:nowrap}
+caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 small{display:block;color:var(--soft);font-size:.875rem}
 tfoot td,tfoot th{padding:.25rem 0;border:0;color:var(--soft)}
 tfoot tr:first-child>*{padding-top:.75rem;border-top:2px solid var(--line)}
@@ -33,7 +34,7 @@ tfoot tr:last-child>*{padding-top:.5rem;color:var(--ink);font-size:1.125rem;font
 footer{margin-top:1.5rem;padding-top:.5rem;border-top:1px solid var(--line)}
 @media(max-width:30rem){body{padding:0}main{padding:1.25rem;border-width:.35rem 0 0;border-radius:0}}
 @media print{:root{--ink:#000;--soft:#333;--line:#999;--card:#fff;--ground:#fff;--accent:#000}
-body{padding:0}main{max-width:none;padding:0;border:0}tr{break-inside:avoid}}
+body{padding:0;font-size:11pt}main{max-width:none;padding:0;border:0}tr{break-inside:avoid}}
 """
 
 
@@ -53,12 +54,14 @@ def receipt_html(receipt: Receipt) -> str:
         f"<title>{escape(heading.title)} {escape(heading.receipt_id)}</title><style>{_STYLE}</style></head>\n"
         f"<body><main><header><h1>{escape(heading.title)}</h1>{paid}</header>"
         f"{above}<dl>{facts}</dl>\n"
-        f"<table><tbody>{''.join(map(_row, receipt.rows))}</tbody>\n<tfoot>{sums}</tfoot></table>"
+        f"<table><caption>What was charged</caption><tbody>{''.join(map(_row, receipt.rows))}</tbody>\n"
+        f"<tfoot>{sums}</tfoot></table>"
         f"{f'<footer>{below}</footer>' if below else ''}</main></body></html>\n"
     )
 
 
 def _row(row: Row) -> str:
     under = " × ".join(text for text in (row.quantity, row.price) if text)
-    small = f"<small>{escape(under)}</small>" if under else ""
-    return f"<tr><td>{escape(row.what)}{small}</td><td>{escape(row.amount)}</td></tr>"
+    unbroken = escape(under).replace(" %", "\N{NO-BREAK SPACE}%")
+    small = f"<small>{unbroken}</small>" if under else ""
+    return f'<tr><th scope="row">{escape(row.what)}{small}</th><td>{escape(row.amount)}</td></tr>'

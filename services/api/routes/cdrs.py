@@ -219,7 +219,8 @@ def _heading(row: Any, seller: str) -> Heading:
     town = " ".join(filter(None, (location.get("postal_code"), location.get("city"))))
     place = ", ".join(dict.fromkeys(filter(None, (location.get("name"), location.get("address"), town))))
     title = "Credit note" if row["credit"] else "Charging receipt"
-    return Heading(title, seller, place, row["station_id"], row["cdr_id"])
+    reference, credited_by = row["credit_reference_id"] or "", row["credited_by"] or ""
+    return Heading(title, seller, place, row["station_id"], row["cdr_id"], reference, credited_by)
 
 
 def _prefers_html(accept: str) -> bool:

@@ -94,11 +94,15 @@ async def test_a_receipt_is_text_or_html_as_its_reader_wants(rig: Rig) -> None:
     plain = {"Accept": "text/plain, text/html;q=0.5"}
     assert (await rig.viewer.get(path, headers=plain)).text == text.text
     assert "Charging time" not in text.text
-    assert "(Sun 11:30:00-Sun 12:10:00)" in (await rig.viewer.get(f"{path}?detailed=true")).text
+    assert "(Sun 01 Nov 11:30-12:10)" in (await rig.viewer.get(f"{path}?detailed=true")).text
     credit = await add_cdr(rig.pool, 1, credit=True)
     note = (await rig.viewer.get(f"/v1/cdrs/{credit}/receipt")).text
     assert note.startswith("Credit note\n")
     assert note.splitlines()[-1].split() == ["Total", "-10.71", "EUR"]
+    record = credit.removesuffix("-C")
+    assert f"Credit note:   {credit}\nTakes back:    {record}\n" in note
+    assert "Taken back by" not in text.text
+    assert f"Taken back by: {credit}\n" in (await rig.viewer.get(path)).text
 
 
 async def test_a_record_is_shown_in_both_versions_of_ocpi(rig: Rig) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from busbar.pricing.credit_note import taken_back
 from busbar.pricing.engine import Pricer
+from busbar.pricing.explanation import explain
 from busbar.pricing.facts import reservation_expired, reserved
 from busbar.pricing.ocpi_tariff import parse_ocpi_tariff
-from busbar.pricing.receipt import Heading, make_receipt, receipt_text
+from busbar.pricing.receipt import Heading, make_receipt, receipt_of, receipt_text
 from busbar.pricing.receipt_page import receipt_html
 from tests.unit.pricing.builders import (
     CHARGING,
@@ -21,6 +23,7 @@ from tests.unit.pricing.builders import (
     PARKED,
     component,
     element,
+    exactly,
     limit,
     ms,
     price,
@@ -52,19 +55,19 @@ def test_a_driver_can_follow_it_line_by_line() -> None:
         "Begin:         2026-03-11 16:00:00 CET",
         "End:           2026-03-11 18:20:30 CET",
         "Duration:      2 h 20 min 30 s",
-        "of it parking: 20 min 30 s",
+        "Parked:        20 min 30 s",
         "Energy:        5.400 kWh",
         "-" * 72,
         "Fee                                                             0.50 EUR",
+        "    VAT 19 %",
         "Energy (00:00-17:00)                                            0.54 EUR",
-        "    2.700 kWh x 0.20 EUR/kWh",
-        "Energy (17:00-24:00)                                           0.729 EUR",
-        "    2.700 kWh x 0.27 EUR/kWh",
+        "    2.700 kWh x 0.20 EUR/kWh, VAT 19 %",
+        "Energy (17:00-24:00)                                            0.73 EUR",
+        "    2.700 kWh x 0.27 EUR/kWh, VAT 19 %",
         "Parking time                                                    2.05 EUR",
-        "    20 min 30 s x 6.00 EUR/h",
-        "Up to the next step of energy                                  0.027 EUR",
-        "    0.100 kWh x 0.27 EUR/kWh",
-        "Rounding                                                       0.004 EUR",
+        "    20 min 30 s x 6.00 EUR/h, VAT 7 %",
+        "Up to the next step of energy                                   0.03 EUR",
+        "    0.100 kWh x 0.27 EUR/kWh, VAT 19 %",
         "-" * 72,
         "Sum before tax                                                  3.85 EUR",
         "VAT 19 %                                                        0.34 EUR",
@@ -86,10 +89,66 @@ def test_a_detailed_one_has_a_row_for_each_stretch() -> None:
     receipt = make_receipt(price(SWITCHING, FACTS), BERLIN, detailed=True)
     assert [row.what for row in receipt.rows][:4] == [
         "Fee",
-        "Energy (Wed 16:00:00-Wed 17:00:00)",
-        "Energy (Wed 17:00:00-Wed 18:00:00)",
-        "Parking time (Wed 18:00:00-Wed 18:20:30)",
+        "Energy (Wed 11 Mar 16:00-17:00)",
+        "Energy (Wed 11 Mar 17:00-18:00)",
+        "Parking time (Wed 11 Mar 18:00-18:20:30)",
     ]
+    assert [row.amount for row in receipt.rows] == [
+        "0.500 EUR",
+        "0.540 EUR",
+        "0.729 EUR",
+        "2.050 EUR",
+        "0.027 EUR",
+        "0.004 EUR",
+    ]
+
+
+def test_a_stretch_in_which_the_clock_is_changed_says_by_which_it_began_and_ended() -> None:
+    by_time = tariff(element(component("TIME", "1.00", step=0)))
+    facts = session("2026-10-24 20:00", (CHARGING, 10 * 60, 20))
+    row = make_receipt(price(by_time, facts), BERLIN, detailed=True).rows[0]
+    assert row.what == "Charging time (Sat 24 Oct 22:00 CEST-Sun 25 Oct 07:00 CET)"
+    assert row.quantity == "10 h"
+
+
+def test_what_rounding_the_rows_takes_away_is_a_row_and_a_step_of_nothing_is_none() -> None:
+    thirds = tariff(element(component("ENERGY", "0.333", step=1000), component("TIME", "0.333")))
+    facts = session("2026-03-11 09:00", (CHARGING, 60, "3.999"), (PARKED, 60, 0))
+    rows = make_receipt(price(thirds, facts), BERLIN).rows
+    assert [(row.what, row.quantity, row.amount) for row in rows] == [
+        ("Energy", "3.999 kWh", "1.33 EUR"),
+        ("Charging time", "1 h", "0.33 EUR"),
+        ("Rounding", "", "0.01 EUR"),
+    ]
+
+
+def test_without_minor_units_and_with_more_digits_than_they_have_amounts_line_up() -> None:
+    yen = tariff(element(component("ENERGY", "45.5"), component("TIME", "300")), currency="JPY")
+    facts = session("2026-03-11 09:00", (CHARGING, 60, "5.4"))
+    assert [row.amount for row in make_receipt(price(yen, facts), BERLIN).rows] == ["246 JPY", "300 JPY"]
+    fine = make_receipt(price(SWITCHING, FACTS, options=exactly()), BERLIN)
+    assert len({len(amount) - amount.index(".") for _, amount in fine.sums}) == 1
+    assert len({len(row.amount) - row.amount.index(".") for row in fine.rows}) == 1
+
+
+def test_a_credit_names_what_it_takes_back_and_a_credited_record_its_credit() -> None:
+    document = explain(price(SWITCHING, FACTS), BERLIN)
+    credit = Heading("Credit note", receipt_id="R-7-C", credit_of="R-7")
+    assert receipt_text(receipt_of(taken_back(document), credit)).splitlines()[2:4] == [
+        "Credit note:   R-7-C",
+        "Takes back:    R-7",
+    ]
+    old = receipt_of(document, Heading(receipt_id="R-7", credited_by="R-7-C"))
+    assert "Taken back by: R-7-C" in receipt_text(old).splitlines()
+    assert "<dt>Taken back by</dt><dd>R-7-C</dd>" in receipt_html(old)
+
+
+def test_the_page_tells_those_who_cannot_see_it_what_each_amount_is_of() -> None:
+    page = receipt_html(make_receipt(price(SWITCHING, FACTS), BERLIN))
+    assert "<caption>What was charged</caption>" in page
+    rate = "VAT 7\N{NO-BREAK SPACE}%"
+    head = f'<th scope="row">Parking time<small>20 min 30 s × 6.00 EUR/h, {rate}</small></th>'
+    assert f"{head}<td>2.05 EUR</td>" in page
 
 
 def test_limits_and_conditions_are_said() -> None:
