@@ -1,6 +1,6 @@
 """Metrics of the billing service; those of reading, committing and producing belong to the stream runtime.
 
-A batch counts as it folds and adds up once, when it is stored.
+A batch counts as it folds and adds up once, when it is committed: one that is tried again counts once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from services.billing.model import State
 EVENTS = Counter("csms_billing_events_total", "Events of sessions that were folded, by kind", ["kind"])
 SESSIONS = Counter(
     "csms_billing_sessions_total",
-    "Sessions priced for the first time, corrected, and over without a price (unpriced: no tariff; failed)",
+    "Sessions priced for the first time, corrected, and over without a price (unpriced: no tariff; failed);"
+    " besides, those whose station came to another cost (station_cost_...)",
     ["outcome"],
 )
 RESERVATIONS = Counter(

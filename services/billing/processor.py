@@ -205,9 +205,7 @@ class BillingProcessor:
 
     def store_call(self, state: State) -> StoreCall:
         """Everything in one call, whatever the size of the batch."""
-        call = store_call(state)
-        metrics.count(state)
-        return call
+        return store_call(state)
 
     async def store(self, connection: Any, state: State) -> None:
         call = self.store_call(state)
@@ -215,7 +213,8 @@ class BillingProcessor:
         await connection.execute(f"SELECT {call.function}({places})", *call.arguments)
 
     def committed(self, state: State) -> None:
-        """The batch of this state is committed: the next one need not load it again."""
+        """The batch of this state is committed: it counts, and the next one need not load it again."""
+        metrics.count(state)
         for number, partition in state.partitions.items():
             for session_id in {*(event.head.session_id for event in partition.events), *partition.changed}:
                 charge = partition.charges.get(session_id)
