@@ -37,6 +37,9 @@ closed as well, asyncpg holds it for busy.
 DATABASE_ERRORS = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 """Whatever keeps a query from its answer."""
 
+IDLE_IN_TRANSACTION_SECONDS = 2.0
+"""How long a process that stands still in the middle of a transaction may keep its rows from others."""
+
 _LOCK = 7_215_001
 
 
@@ -111,7 +114,7 @@ async def connect_pool(url: str, *, service: str, max_size: int = 4) -> asyncpg.
 def _limits(service: str) -> dict[str, str]:
     return {
         "application_name": f"busbar-{service}",
-        "idle_in_transaction_session_timeout": "2000",
+        "idle_in_transaction_session_timeout": str(round(IDLE_IN_TRANSACTION_SECONDS * 1000)),
         "statement_timeout": "20000",
         "tcp_keepalives_idle": "5",
         "tcp_keepalives_interval": "2",

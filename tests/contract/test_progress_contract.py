@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from busbar import postgres
 from busbar.records import Record, Result
 from busbar.stream.interfaces import StoreCall
 from busbar.stream.leases import (
@@ -99,7 +100,9 @@ def database(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-async def worker(database: str | None) -> AsyncIterator[Worker]:
+async def worker(database: str | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+    # A busy machine may leave this process standing for longer than a worker may stand in the middle of a transaction.
+    monkeypatch.setattr(postgres, "IDLE_IN_TRANSACTION_SECONDS", 60.0)
     group = f"group-{next(_groups)}"
     memory = MemoryDatabase()
     async with AsyncExitStack() as stack:
@@ -400,6 +403,23 @@ async def test_a_connection_that_hangs_is_given_up_in_time_and_opened_anew(postg
         os.kill(pid, signal.SIGCONT)
         await store.close()
         await observer.close()
+
+
+async def test_who_stands_still_in_the_middle_of_a_transaction_lets_the_next_owner_in(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = PostgresProgressStore(postgres_url, group="zombie", worker_id="a", lease_seconds=5)
+    await store.open(1)
+    monkeypatch.setattr(postgres, "IDLE_IN_TRANSACTION_SECONDS", 1.0)
+    zombie = await postgres.connect(postgres_url, service="zombie")
+    await zombie.execute("BEGIN")
+    await zombie.execute("SELECT 1 FROM stream.progress WHERE group_name = 'zombie' FOR UPDATE")
+    assert await store.claim(1, []) == []
+    await asyncio.sleep(2)
+    only(await store.claim(1, []))
+    with pytest.raises(postgres.DATABASE_ERRORS):
+        await zombie.execute("COMMIT")
+    await store.close()
 
 
 async def test_a_server_that_is_not_there_is_an_absence() -> None:
