@@ -7,18 +7,20 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from busbar.avro import decode
 from busbar.records import Record, Result, TopicPartition
+from busbar.service import Health
 from busbar.stream.interfaces import Busy, InvalidRecord
 from busbar.stream.leases import Unstorable
 from busbar.stream.leases_memory import MemoryConnection, MemoryDatabase, MemoryProgressStore
 from busbar.stream.loop import Worker
 from busbar.stream.memory import MemoryBroker
 from busbar.stream.settings import WorkerSettings
+from busbar.stream.worker import add_checks
 from tests.support.virtual_time import run_in_virtual_time
 
 GROUP, TOPIC, OUT = "unit", "in", "out"
@@ -523,4 +525,38 @@ async def test_a_worker_that_stops_leaves_what_is_nothing_to_it_to_the_next() ->
         bench.write("-2")
         await asyncio.sleep(0.2)
     assert bench.database.rows[GROUP, 0].offsets[TOPIC] == 3
+    assert bench.folded() == ["a"]
+
+
+class Hanging(Script):
+    """Waits for what never comes, once it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def load(self, connection: MemoryConnection, events: Sequence[Any]) -> list[Any]:
+        await self.go_on.wait()
+        return await super().load(connection, events)
+
+
+@virtual
+async def test_a_worker_whose_loop_stands_still_says_that_only_a_restart_helps() -> None:
+    script, health = Hanging(), Health()
+    bench = Bench(script)
+    add_checks(health, bench.worker, cast(Any, bench.producer), cast(Any, bench.consumer))
+    async with bench.running():
+        await asyncio.sleep(300)
+        assert health.problems(health.live) == {}, "nothing to do is not standing still"
+        script.go_on.clear()
+        bench.write("a")
+        await asyncio.sleep(50)
+        assert health.problems(health.live) == {}
+        await asyncio.sleep(20)
+        (problem,) = health.problems(health.live).values()
+        assert "the loop has not gone round for" in problem
+        script.go_on.set()
+        await asyncio.sleep(1)
+        assert health.problems(health.live) == {}
     assert bench.folded() == ["a"]
