@@ -82,7 +82,8 @@ def list_cdrs(api: Api, /, limit: int, as_json: bool, **conditions: Any) -> None
             click.echo(serialize_json(row))
         return
     heads = ("ENDED (UTC)", "STATION", "ID TOKEN", "ENERGY", "TOTAL", "CDR")
-    table = [heads, *([*_cells(row)] for row in rows)]
+    digits = max((_digits(_kwh(row)) for row in rows), default=0)
+    table = [heads, *([*_cells(row, digits)] for row in rows)]
     click.echo("\n".join(_aligned(table, right=(3, 4))) if rows else "no charge detail record fits")
 
 
@@ -157,13 +158,21 @@ def _write(pieces: Iterable[bytes], output: Path | None) -> int:
     return size
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _kwh(row: dict[str, Any], digits: int = 3) -> str:
+    return plain(Decimal(row["energy_wh"]) / 1000, digits)
+
+
+def _digits(number: str) -> int:
+    return len(number.partition(".")[2])
+
+
+def _cells(row: dict[str, Any], digits: int) -> tuple[str, ...]:
     ended = datetime.fromisoformat(row["ended_at"]).astimezone(UTC)
     return (
         f"{ended:%Y-%m-%d %H:%M}",
         row["station_id"],
         row["id_token"] or "-",
-        f"{plain(Decimal(row['energy_wh']) / 1000, 3)} kWh",
+        f"{_kwh(row, digits)} kWh",
         _money(row["total_incl"], row["currency"]),
         row["cdr_id"],
     )
@@ -180,7 +189,7 @@ def _summary(row: dict[str, Any]) -> Iterable[tuple[str, str]]:
     if row["id_token"]:
         yield "Id token", row["id_token"]
     yield "From", f"{row['started_at']} to {row['ended_at']}"
-    yield "Energy", f"{plain(Decimal(row['energy_wh']) / 1000, 3)} kWh, by {row['energy_rung']}"
+    yield "Energy", f"{_kwh(row)} kWh, by {row['energy_rung']}"
     yield "Tariff", f"{row['tariff_id']} version {row['tariff_version']}"
     total = (_money(row[name], row["currency"]) for name in ("total_excl", "total_incl"))
     yield "Total", "{} before tax, {} after tax".format(*total)

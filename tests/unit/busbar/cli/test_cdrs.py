@@ -49,14 +49,14 @@ def page(*items: Any, following: str | None = None) -> tuple[int, Any]:
 
 
 def test_records_are_listed_as_a_table_over_all_pages(api: FakeApi) -> None:
-    credit = CDR | {"cdr_id": "cdr-1-C", "total_incl": -9.95, "id_token": None, "station_id": "A"}
+    credit = CDR | {"cdr_id": "cdr-1-C", "total_incl": -9.95, "id_token": None, "station_id": "A", "energy_wh": 500}
     api.answers = [page(CDR, following="more"), page(credit)]
     result = api.run("cdrs", "list", "--limit", "2")
     assert result.exit_code == 0, result.output
     assert result.output.splitlines() == [
         "ENDED (UTC)       STATION  ID TOKEN       ENERGY      TOTAL  CDR",
         "2026-03-11 10:30  CS-0001  04A2      10.3335 kWh   9.95 EUR  cdr-1",
-        "2026-03-11 10:30  A        -         10.3335 kWh  -9.95 EUR  cdr-1-C",
+        "2026-03-11 10:30  A        -          0.5000 kWh  -9.95 EUR  cdr-1-C",
     ]
     assert [(asked.path, asked.query) for asked in api.asked] == [
         ("/v1/cdrs", {"limit": "2"}),
