@@ -55,6 +55,8 @@ def _when(line: Mapping[str, Any], zone: ZoneInfo) -> str:
     if begin == end:
         return f"{begin:%a %Y-%m-%d %H:%M:%S}"
     until = f"{end:%H:%M:%S}" if end.date() == begin.date() else f"{end:%a %H:%M:%S}"
+    if begin.tzname() != end.tzname():  # the clock says another length than what is billed
+        return f"{begin:%a %Y-%m-%d %H:%M:%S %Z}-{until} {end:%Z}"
     return f"{begin:%a %Y-%m-%d %H:%M:%S}-{until}"
 
 

@@ -27,6 +27,7 @@ from busbar.pricing.session_json import RecordedSession, read_facts, read_ocpi_s
 
 MS_PER_MINUTE = 60_000
 _CONTRADICTION_KWH = Decimal("0.001")
+_MOST_REASONS = 25
 
 
 class DecimalType(click.ParamType):  # type: ignore[type-arg]  # not generic in every click
@@ -71,7 +72,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 @click.option("--power", type=NUMBER, help="kW, in the place of --kwh or --minutes.")
 @click.option("--parking", type=NUMBER, default="0", help="Minutes that the car stays after that.")
 @click.option("--reserved", type=NUMBER, default="0", help="Minutes that it was reserved before.")
-@click.option("--transaction", help="Which one, if the station sent several.")
+@click.option("--transaction", help="Which one, if SESSION has several; for CDRs the id of one.")
 @click.option("--time-zone", default="UTC", show_default=True, help="IANA name of the location's, as Europe/Berlin.")
 @click.option(
     "--digits", type=click.IntRange(0, 10), help="Round to so many digits; those of the currency unless given."
@@ -98,10 +99,10 @@ def command(
     """Show what SESSION costs by TARIFF, and why: the receipt, and which price applied when.
 
     TARIFF is a JSON file: a Tariff of OCPI 2.2.1 or 2.3.0, or a TariffType of OCPP 2.1. SESSION is one, too: an OCPI
-    CDR or Session; what a station sent; or facts such as {"kind": "sampled", "at": "2026-03-29T01:30:00Z",
-    "register_wh": 5000, "state": "SuspendedEV"}. What a station sent are OCPP-J frames, payloads of TransactionEvents
-    or what `busbar tail --json` printed; they and facts are in a list or one in a line. Without SESSION, the session
-    is what the options say. - reads from standard input.
+    CDR or Session, or a list of them; what a station sent; or facts such as {"kind": "sampled", "at":
+    "2026-03-29T01:30:00Z", "register_wh": 5000, "state": "SuspendedEV"}. What a station sent are OCPP-J frames,
+    payloads of TransactionEvents or what `busbar tail --json` printed; they and facts are in a list or one in a line.
+    Without SESSION, the session is what the options say. - reads from standard input.
 
     The engine is the one that bills. No server is needed.
 
@@ -228,8 +229,11 @@ def _name(path: Path) -> str:
 
 
 def _told(path: Path, error: UnreadableError) -> click.ClickException:
-    """Every reason in a line of its own, with the file and the JSON path."""
-    return click.ClickException("\n".join(f"{_name(path)}: {problem}" for problem in error.problems))
+    """A reason in each line, with the file and the JSON path; the first ones, where the file is something else."""
+    lines = [f"{_name(path)}: {problem}" for problem in error.problems]
+    if len(lines) > _MOST_REASONS:
+        lines[_MOST_REASONS:] = [f"{_name(path)}: and {len(lines) - _MOST_REASONS} more"]
+    return click.ClickException("\n".join(lines))
 
 
 def parse_json_or_lines(text: str) -> Any:
@@ -256,7 +260,9 @@ def _complete(line: str) -> bool:
 
 def read_session(value: Any, transaction: str | None = None) -> RecordedSession:
     """A session in any of the forms that SESSION may have. Raises `SessionError`."""
-    if isinstance(value, dict) and value.keys() & {"charging_periods", "kwh", "start_date_time"}:
+    if isinstance(value, list) and value and all(map(_is_ocpi, value)):
+        value = _picked(value, transaction)
+    if _is_ocpi(value):
         return read_ocpi_session(value)
     if isinstance(value, dict) and is_recorded(value):
         value = [value]
@@ -265,3 +271,23 @@ def read_session(value: Any, transaction: str | None = None) -> RecordedSession:
     if not value:
         raise SessionError([Problem("$", "is empty")])
     return read_recording(value, transaction) if is_recorded(value[0]) else read_facts(value)
+
+
+def _is_ocpi(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.keys() & {"charging_periods", "kwh", "start_date_time"})
+
+
+def _picked(values: list[dict[str, Any]], wanted: str | None) -> dict[str, Any]:
+    """One of several CDRs, such as an export holds. Raises `SessionError`."""
+    if len(values) == 1 and wanted is None:
+        return values[0]
+    found = [value for value in values if wanted is not None and value.get("id") == wanted]
+    if found:
+        return found[0]
+    ids = [str(value.get("id", "one without an id")) for value in values]
+    names = ", ".join(ids[:_MOST_REASONS]) + (
+        f" and {len(ids) - _MOST_REASONS} more" if len(ids) > _MOST_REASONS else ""
+    )
+    if wanted is not None:
+        raise SessionError([Problem("$", f"there is no CDR {wanted}: there is {names}")])
+    raise SessionError([Problem("$", f"there are several CDRs: pick one with --transaction, of {names}")])

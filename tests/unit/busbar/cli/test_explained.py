@@ -31,6 +31,13 @@ def test_limits_steps_and_fees_are_lines_of_their_own() -> None:
     assert lines[-1] == "     note tax_unknown: a price has no tax rate: it counts as untaxed"
 
 
+def test_a_line_in_which_the_clock_is_changed_says_by_which_it_began_and_ended() -> None:
+    parking = tariff(element(component("TIME", "3.00", "7")))
+    facts = session("2026-10-25 00:17", (CHARGING, 61, 0))
+    line = list(explanation_lines(explain(price(parking, facts), BERLIN)))[1]
+    assert "Sun 2026-10-25 02:17:00 CEST-02:18:00 CET TIME 3660 s x 3.00/h = 3.05 EUR" in line
+
+
 def test_a_change_of_the_tariff_is_said_and_each_line_says_whose_it_is() -> None:
     first = Pricer(tariff(element(component("ENERGY", "0.20", "19")), id="day"), BERLIN)
     state = first.advance(first.begin(), started(BEGIN, 0))

@@ -62,7 +62,7 @@ def test_a_session_in_a_few_numbers_is_priced_and_explained(tariff: str) -> None
     assert "Energy (00:00-03:00)                                            2.00 EUR" in lines
     assert "Total                                                           8.95 EUR" in lines
     assert (
-        "   1 Sun 2026-03-29 01:30:00-03:00:00     ENERGY 10.000 kWh x 0.20/kWh = 2.00 EUR"
+        "   1 Sun 2026-03-29 01:30:00 CET-03:00:00 CEST ENERGY 10.000 kWh x 0.20/kWh = 2.00 EUR"
         "  [$.elements[0].price_components[0]: 00:00-03:00; VAT 19 %]"
     ) in lines
     assert any("PARKING_TIME 1800 s x 6.00/h = 3.00 EUR" in line for line in lines)
@@ -100,6 +100,27 @@ def test_a_cdr_is_held_against_what_it_says_itself(tariff: str, tmp_path: Path) 
     assert "says 3.00 EUR before tax: the same" in priced(tariff, written(tmp_path / "cdr.json", same)).output
     more = CDR | {"total_cost": {"before_taxes": 3.01}}
     assert "says 3.01 EUR before tax: 0.01 less" in priced(tariff, written(tmp_path / "cdr.json", more)).output
+
+
+def test_one_of_the_cdrs_of_an_export_is_picked_by_its_id(tariff: str, tmp_path: Path) -> None:
+    export = written(tmp_path / "cdrs.json", [CDR | {"id": "A", "total_cost": {"before_taxes": 1}}, CDR | {"id": "B"}])
+    assert "says 2.90 EUR" in priced(tariff, export, "--transaction", "B").output
+    for more, reason in (
+        ((), "several CDRs: pick one with --transaction, of A, B"),
+        (("--transaction", "C"), "no CDR C"),
+    ):
+        result = priced(tariff, export, *more)
+        assert result.exit_code == 1
+        assert f"{export}: $: there " in result.output
+        assert reason in result.output
+    assert total(priced(tariff, written(tmp_path / "one.json", [CDR]), "--json")) == 3
+
+
+def test_a_file_that_is_something_else_altogether_does_not_fill_the_screen(tariff: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "other.json", [{"name": "x", "price": 1}] * 100)
+    lines = priced(tariff, path).output.splitlines()
+    assert len(lines) == 26
+    assert lines[-1] == f"{path}: and 375 more"
 
 
 def test_a_tariff_of_ocpp_will_do(tmp_path: Path) -> None:
