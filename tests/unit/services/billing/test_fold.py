@@ -259,6 +259,13 @@ def test_a_correction_is_a_credit_and_a_new_record_once(together: bool, restarts
     assert world.batch(*events, fix) == []
 
 
+def test_a_session_whose_token_was_not_accepted_is_billed_and_says_so() -> None:
+    session = Session(head={"authorization_status": "Blocked", "flags": ["unauthorized"]})
+    (cdr,) = World().batch(*plain_session(session))
+    assert total(cdr) == EXPECTED
+    assert "unauthorized" in cdr["flags"]
+
+
 def test_what_changes_nothing_leads_to_nothing() -> None:
     world, session = World(), Session()
     (first,) = world.batch(*plain_session(session))
