@@ -43,7 +43,7 @@ def stages(stage: str, source: str) -> Counter:
 
 
 def count_batch(state: State) -> None:
-    """Count what a batch did, when it is stored."""
+    """Count what a batch did, once it is committed."""
     for item in state.history:
         if not isinstance(item, StageReported):
             stages(item.stage, "router").inc()

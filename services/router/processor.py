@@ -85,13 +85,15 @@ class RouterProcessor:
 
     def store_call(self, state: State) -> StoreCall:
         """What changed, to be written in the statement that moves the offsets."""
-        metrics.count_batch(state)
         return store.store_call(state)
 
     async def store(self, connection: Any, state: State) -> None:
         """Write what changed, where that is not done by `store_call`."""
-        metrics.count_batch(state)
         await store.save(connection, state)
+
+    def committed(self, state: State) -> None:
+        """The batch of this state is committed: it counts."""
+        metrics.count_batch(state)
 
     async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Event]:
         """Edges that fell silent, stations whose edge died or came back, old sockets to close, overdue commands."""

@@ -112,7 +112,8 @@ class SessionsProcessor:
         return await load_state(connection, events, self._policy, self._cache, self._tariffs)
 
     def committed(self, state: State) -> None:
-        """The batch of this state is committed: the next one need not load it again."""
+        """The batch of this state is committed: it counts, and the next one need not load it again."""
+        metrics.count(state)
         self._cache.put_back(state)
 
     def lost(self) -> None:
@@ -138,7 +139,6 @@ class SessionsProcessor:
 
     def store_call(self, state: State) -> StoreCall:
         """Everything in one call, whatever the size of the batch."""
-        metrics.count(state)
         self._sent_shapes.update(state.shapes.keys() - self._known_shapes)
         return store_call(state, self._known_shapes)
 

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
-from prometheus_client import REGISTRY
-
+from tests.support import metrics
 from tests.unit.services.billing.test_fold import correction
 from tests.unit.services.billing.world import Session, World, plain_session
 
-Figures = dict[tuple[str, str], float]
-
-
-def figures() -> Figures:
-    """Counts by metric and label, as a scrape finds them."""
-    return {
-        (sample.name.removeprefix("csms_billing_"), next(iter(sample.labels.values()), "")): sample.value
-        for family in REGISTRY.collect()
-        for sample in family.samples
-        if sample.name.startswith("csms_billing_") and sample.name.endswith(("_total", "_count"))
-    }
-
-
-def since(before: Figures) -> Figures:
-    """What has grown, by how much."""
-    return {key: value - before.get(key, 0) for key, value in figures().items() if value != before.get(key, 0)}
+figures = partial(metrics.figures, "csms_billing_")
+since = partial(metrics.since, prefix="csms_billing_")
 
 
 def gap(session: Session, wh: str, **more: Any) -> dict[str, Any]:
