@@ -8,7 +8,7 @@ lines always add up to the total.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from busbar.pricing.money import RoundAt, Rounding, RoundingMode, decimal_of, round_ratio, to_decimal
 from busbar.pricing.state import NONE, Note, Period, PeriodKind, SessionState
-from busbar.pricing.tariff import Component, Dimension, Tariff, TaxIncluded, TaxRate, Unit, tax_factor
+from busbar.pricing.tariff import Component, Dimension, Tariff, TaxIncluded, Unit, tax_factor
 
 DETAIL_DIGITS = 4
 """How many digits more a line shows than the currency has."""
@@ -215,7 +215,9 @@ class _Limits(NamedTuple):
 
     def apply(self, excl: Fraction, incl: Fraction, *, minimum: bool) -> tuple[Fraction, Fraction, CostType]:
         """As `limited`, from the sum of everything that was used."""
-        low, high, cost_type = limited(self.tariff, excl - self.saved[0], incl - self.saved[1], minimum=minimum)
+        if self.tariff.before is not None:
+            excl, incl = excl - self.saved[0], incl - self.saved[1]
+        low, high, cost_type = limited(self.tariff, excl, incl, minimum=minimum)
         if cost_type is CostType.MAXIMUM:
             low, high = max(low, self.spent[0]), max(high, self.spent[1])
         elif self.saved != _NOTHING and cost_type is CostType.NORMAL:
@@ -257,8 +259,9 @@ def make_bill(tariff: Tariff, state: SessionState, periods: Sequence[Period] | N
     digits = rounding.digits_for(tariff.currency)
     detail = digits + DETAIL_DIGITS
     costs = _costs(tariff, quantities)
+    denominator = tariff.amounts.denominator
     lines, shown = _lines(tariff, entries, len(entries) - len(steps), digits, rounding)
-    excl, incl = _sum(costs, lines, digits, rounding)
+    excl, incl = _sum(costs, denominator, lines, digits, rounding)
     limits = _limits_of_parts(tariff, {i: q for i, q in state.quantities.items() if i not in left_out})
     total_excl, total_incl, cost_type = limits.apply(excl, incl, minimum=state.start_ms != NONE)
     if cost_type is not CostType.NORMAL:
@@ -280,7 +283,7 @@ def make_bill(tariff: Tariff, state: SessionState, periods: Sequence[Period] | N
         total=Amount(decimal_of(units[0], digits), decimal_of(units[1], digits)),
         cost_type=cost_type,
         costs={
-            dimension: Amount(decimal_of(_units(before, detail), detail), decimal_of(_units(after, detail), detail))
+            dimension: Amount(_detailed(before, denominator, detail), _detailed(after, denominator, detail))
             for dimension, (before, after) in costs.items()
         },
         taxes=_taxes(tariff, quantities, units[1] - units[0], digits),
@@ -369,7 +372,8 @@ def _surpluses(tariff: Tariff, state: SessionState, left_out: frozenset[int]) ->
     return found
 
 
-def _costs(tariff: Tariff, quantities: Mapping[int, int]) -> dict[Dimension, tuple[Fraction, Fraction]]:
+def _costs(tariff: Tariff, quantities: Mapping[int, int]) -> dict[Dimension, tuple[int, int]]:
+    """By dimension what it costs before and after tax, over the tariff's common denominator."""
     amounts = tariff.amounts
     sums: dict[Dimension, list[int]] = {}
     for index, quantity in quantities.items():
@@ -377,10 +381,7 @@ def _costs(tariff: Tariff, quantities: Mapping[int, int]) -> dict[Dimension, tup
         pair = sums.setdefault(_EXPIRED.get(dimension, dimension), [0, 0])
         pair[0] += quantity * amounts.before_tax[index]
         pair[1] += quantity * amounts.after_tax[index]
-    return {
-        dimension: (Fraction(before, amounts.denominator), Fraction(after, amounts.denominator))
-        for dimension, (before, after) in sums.items()
-    }
+    return {dimension: (before, after) for dimension, (before, after) in sums.items()}
 
 
 def _lines(
@@ -391,15 +392,11 @@ def _lines(
     shown = digits if each else digits + DETAIL_DIGITS
     amounts, scale = tariff.amounts, 10**shown
     denominator, half = amounts.denominator, amounts.denominator // 2
-    constant = [
-        (component, _KINDS[component.dimension], _QUANTITY_DIGITS[component.unit], before * scale, after * scale)
-        for component, before, after in zip(tariff.components, amounts.before_tax, amounts.after_tax, strict=True)
-    ]
     lines = []
     excl_sum = incl_sum = 0
     for place, (index, start_ms, end_ms, period, quantity) in enumerate(entries):
-        component, kind, quantity_digits, before_tax, after_tax = constant[index]
-        excl, incl = quantity * before_tax, quantity * after_tax
+        component = tariff.components[index]
+        excl, incl = quantity * amounts.before_tax[index] * scale, quantity * amounts.after_tax[index] * scale
         if each:
             excl, incl = (round_ratio(side, denominator, rounding.mode) for side in (excl, incl))
         else:
@@ -409,12 +406,12 @@ def _lines(
         incl_sum += incl
         lines.append(
             Line(
-                kind if place < steps_from else LineKind.STEP,
+                _KINDS[component.dimension] if place < steps_from else LineKind.STEP,
                 component,
                 start_ms,
                 end_ms,
                 period,
-                decimal_of(quantity, quantity_digits),
+                decimal_of(quantity, _QUANTITY_DIGITS[component.unit]),
                 decimal_of(excl, shown),
                 decimal_of(incl, shown),
             )
@@ -429,22 +426,27 @@ def _closing_line(kind: LineKind, at_ms: int, units: Sequence[int], digits: int)
 
 
 def _sum(
-    costs: Mapping[Dimension, tuple[Fraction, Fraction]],
+    costs: Mapping[Dimension, tuple[int, int]],
+    denominator: int,
     lines: Sequence[Line],
     digits: int,
     rounding: Rounding,
 ) -> tuple[Fraction, Fraction]:
     """The total before limits, from what `Rounding.at` says is rounded."""
     if rounding.at is RoundAt.LINE:
-        parts = [(Fraction(line.excl_tax), Fraction(line.incl_tax)) for line in lines]
+        sides = [(Fraction(line.excl_tax), Fraction(line.incl_tax)) for line in lines]
     elif rounding.at is RoundAt.DIMENSION:
-        parts = [
-            (Fraction(_rounded(before, digits, rounding)), Fraction(_rounded(after, digits, rounding)))
+        sides = [
+            (
+                Fraction(to_decimal(before, denominator, digits, rounding.mode)),
+                Fraction(to_decimal(after, denominator, digits, rounding.mode)),
+            )
             for before, after in costs.values()
         ]
     else:
-        parts = list(costs.values())
-    return sum((excl for excl, _ in parts), Fraction(0)), sum((incl for _, incl in parts), Fraction(0))
+        excl, incl = sum(before for before, _ in costs.values()), sum(after for _, after in costs.values())
+        return Fraction(excl, denominator), Fraction(incl, denominator)
+    return sum((excl for excl, _ in sides), Fraction(0)), sum((incl for _, incl in sides), Fraction(0))
 
 
 def _taxes(tariff: Tariff, quantities: Mapping[int, int], units: int, digits: int) -> tuple[TaxAmount, ...]:
@@ -453,32 +455,23 @@ def _taxes(tariff: Tariff, quantities: Mapping[int, int], units: int, digits: in
     Shares are by what each rate makes without limits and rounding.
     """
     amounts = tariff.amounts
-    bases: dict[tuple[TaxRate, ...], int] = {}
+    shares: dict[tuple[str, Decimal], int] = {}
     for index, quantity in quantities.items():
-        taxes = tariff.components[index].taxes
-        bases[taxes] = bases.get(taxes, 0) + quantity * amounts.before_tax[index]
-    shares: dict[tuple[str, Decimal], Fraction] = {}
-    for taxes, base in bases.items():
-        for rate, amount in _by_rate(taxes, Fraction(base, amounts.denominator)):
-            key = (rate.name, rate.percent)
-            shares[key] = shares.get(key, Fraction(0)) + amount
-    whole = sum(shares.values(), Fraction(0))
+        base = quantity * amounts.before_tax[index]
+        for name, percent, weight in amounts.taxes[index]:
+            key = (name, percent)
+            shares[key] = shares.get(key, 0) + base * weight
+    whole = sum(shares.values())
     if not whole:
         return (TaxAmount("TAX", None, decimal_of(units, digits)),) if units else ()
-    exact = {key: share / whole * units for key, share in shares.items()}
-    parts = {key: share.numerator // share.denominator for key, share in exact.items()}
+    if whole < 0:
+        shares, whole = {key: -share for key, share in shares.items()}, -whole
+    parts = {key: share * units // whole for key, share in shares.items()}
     rest = units - sum(parts.values())
-    for key in sorted(exact, key=lambda key: parts[key] - exact[key])[:rest]:
+    # What is missing goes, a unit each, to those that were rounded down most.
+    for key in sorted(shares, key=lambda key: parts[key] * whole - shares[key] * units)[:rest]:
         parts[key] += 1
-    return tuple(TaxAmount(name, percent, decimal_of(part, digits)) for (name, percent), part in parts.items())
-
-
-def _by_rate(taxes: Iterable[TaxRate], base: Fraction) -> list[tuple[TaxRate, Fraction]]:
-    found = []
-    for rate in taxes:
-        below = tax_factor(other for other in taxes if other.stack < rate.stack)
-        found.append((rate, base * below * Fraction(rate.percent) / 100))
-    return found
+    return tuple([TaxAmount(name, percent, decimal_of(part, digits)) for (name, percent), part in parts.items()])
 
 
 def _billed(tariff: Tariff, quantities: Mapping[int, int]) -> dict[Dimension, Decimal]:
@@ -507,6 +500,10 @@ def _common_factor(tariff: Tariff) -> Fraction:
 def _scaled(amount: Fraction, digits: int) -> tuple[int, int]:
     numerator: int = amount.numerator * 10**digits
     return numerator, amount.denominator
+
+
+def _detailed(amount: int, denominator: int, digits: int) -> Decimal:
+    return to_decimal(amount, denominator, digits, RoundingMode.HALF_EVEN)
 
 
 def _units(amount: Fraction, digits: int) -> int:

@@ -29,6 +29,8 @@ from busbar.pricing.tariff import (
 HORIZON_MS = 8 * MS_PER_DAY
 """How far ahead to look: a week's windows have all come round by then."""
 _MOST_STEPS = 1_000
+Rate = tuple[Fraction, tuple[TaxRate, ...]]
+"""A price per one of the engine's units, and its taxes."""
 
 
 class Prices(NamedTuple):
@@ -43,9 +45,9 @@ class Prices(NamedTuple):
     """The flat fee that is due; none once it has been charged."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Situation:
-    """A session at an instant, as far as prices depend on it."""
+    """A session at an instant, as far as prices depend on it. Nobody changes one; there are many, see `Fact`."""
 
     at_ms: int
     energy_uwh: int = 0
@@ -61,9 +63,21 @@ class Situation:
     def later(self, at_ms: int) -> Situation:
         """The same session at a later instant, as long as only time passes."""
         passed_ms = at_ms - self.at_ms
+        idle_ms, charging_ms = self.idle_ms, self.charging_ms
         if self.parking:
-            return replace(self, at_ms=at_ms, idle_ms=self.idle_ms + passed_ms)
-        return replace(self, at_ms=at_ms, charging_ms=self.charging_ms + passed_ms)
+            idle_ms += passed_ms
+        else:
+            charging_ms += passed_ms
+        return Situation(
+            at_ms,
+            self.energy_uwh,
+            charging_ms,
+            idle_ms,
+            self.current_ma,
+            self.power_mw,
+            self.parking,
+            self.fee_charged,
+        )
 
     def values(self) -> tuple[int, int, int, int, int, int]:
         """By `Quantity`."""
@@ -111,6 +125,7 @@ class PriceEdges:
 
     def __init__(self, tariff: Tariff, time_zone: str, options: Options = DEFAULT_OPTIONS) -> None:
         self._tariff = tariff
+        self._rates = [_rate(component) for component in tariff.components]
         self._energy, self._charging, self._parking, self._fees = (
             Candidates(tariff.of(dimension), options.circumstances)
             for dimension in (Dimension.ENERGY, Dimension.TIME, Dimension.PARKING_TIME, Dimension.FLAT)
@@ -173,14 +188,14 @@ class PriceEdges:
             if at_ms > until_ms:
                 return None
             then = then.later(at_ms)
-            if _differ(self.prices(then), prices):
+            if self._differ(self.prices(then), prices):
                 return at_ms
         return None
 
     def _next_energy(self, now: Situation, prices: Prices) -> int | None:
         energy_uwh = self._edges.after(Quantity.ENERGY, now.energy_uwh)
         while energy_uwh < NEVER:
-            if _differ(self.prices(replace(now, energy_uwh=energy_uwh)), prices):
+            if self._differ(self.prices(replace(now, energy_uwh=energy_uwh)), prices):
                 return energy_uwh
             energy_uwh = self._edges.after(Quantity.ENERGY, energy_uwh)
         return None
@@ -190,7 +205,7 @@ class PriceEdges:
         threshold = self._edges.after(Quantity.POWER, 0)
         while threshold < NEVER:
             beyond = threshold if threshold > now.power_mw else threshold - 1
-            if _differ(self.prices(replace(now, power_mw=beyond)), prices):
+            if self._differ(self.prices(replace(now, power_mw=beyond)), prices):
                 found.append(threshold)
             threshold = self._edges.after(Quantity.POWER, threshold)
         return min(found, key=lambda each: abs(each - now.power_mw), default=None)
@@ -198,15 +213,17 @@ class PriceEdges:
     def _component(self, index: int) -> Component | None:
         return None if index == NONE else self._tariff.components[index]
 
+    def _differ(self, one: Prices, other: Prices) -> bool:
+        """Whether anything costs something else."""
+        return any(a is not b and self._rate(a) != self._rate(b) for a, b in zip(one, other, strict=True))
 
-def _differ(one: Prices, other: Prices) -> bool:
-    """Whether anything costs something else."""
-    return any(_rate(a) != _rate(b) for a, b in zip(one, other, strict=True))
+    def _rate(self, component: Component | None) -> Rate | None:
+        return None if component is None else self._rates[component.index]
 
 
-def _rate(component: Component | None) -> tuple[Fraction, tuple[TaxRate, ...]] | None:
+def _rate(component: Component) -> Rate | None:
     """What makes a price this price; one of nothing is the same as none."""
-    if component is None or not component.price:
+    if not component.price:
         return None
     return Fraction(component.price) / UNIT_SIZES[component.unit], component.taxes
 

@@ -32,9 +32,12 @@ class FactKind(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fact:
-    """One thing that is known of a session at an instant."""
+    """One thing that is known of a session at an instant. Nobody changes one.
+
+    There is one for every meter value, and one that is frozen takes several times as long to make.
+    """
 
     kind: FactKind
     at_ms: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
@@ -12,6 +13,16 @@ from busbar.pricing.problems import Problem, TariffError
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_EXPONENT = 100
+_MOST_NAMES = 4_096
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A part of a document that has been written already."""
+
+    text: str
+    """JSON."""
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -81,6 +92,10 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
             raise TypeError("a whole number is too long")
         parts.append(str(value))
     elif isinstance(value, Decimal):
+        text = str(value)
+        if len(text) <= MAX_EXPONENT and "E" not in text and "e" not in text and value.is_finite():  # as nearly all are
+            parts.append(text)
+            return
         if not (value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT):
             raise TypeError(f"{value} is not a number that can be priced")
         text = format(value, "f")
@@ -88,17 +103,34 @@ def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
             raise TypeError(f"{value} is not a number that can be priced")
         parts.append(text)
     elif isinstance(value, dict | Mapping):  # most are dictionaries, which is seen at once
-        items = sorted(value.items()) if sort_keys else value.items()
-        for index, (name, item) in enumerate(items):
-            parts.append("," if index else "{")
-            parts.append(encode_basestring(name))
-            parts.append(":")
+        place = len(parts)
+        for name, item in sorted(value.items()) if sort_keys else value.items():
+            parts.append(_names.get(name) or _remember(name))
             _write(item, parts, sort_keys)
-        parts.append("}" if value else "{}")
+        if len(parts) == place:
+            parts.append("{}")
+        else:
+            parts[place] = "{" + parts[place][1:]
+            parts.append("}")
     elif isinstance(value, list | tuple | Sequence):
         for index, item in enumerate(value):
             parts.append("," if index else "[")
             _write(item, parts, sort_keys)
         parts.append("]" if value else "[]")
+    elif isinstance(value, Written):
+        parts.append(value.text)
     else:
         raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+_names: dict[str, str] = {}
+"""Names of members as they are written, a comma before and a colon behind. They are few, and come in every document."""
+
+
+def _remember(name: str) -> str:
+    written = f",{encode_basestring(name)}:"
+    if len(name) <= _LONGEST_NAME:
+        if len(_names) >= _MOST_NAMES:
+            _names.clear()
+        _names[name] = written
+    return written

@@ -16,6 +16,7 @@ from busbar.pricing.money import to_decimal
 from busbar.pricing.state import NONE, Note, Period, PeriodKind
 from busbar.pricing.tariff import MS_PER_HOUR, UWH_PER_KWH, Dimension, Tariff, TaxIncluded
 
+_TO_THE_SECOND = len("2025-11-21T08:00:00")
 NUMBER_DIGITS = 4
 """Spec: OCPI types, number."""
 
@@ -52,14 +53,19 @@ def cdr_part(bill: Bill, version: OcpiVersion = OcpiVersion.V230) -> dict[str, A
         "total_time": _hours(bill.duration_ms),
         "total_parking_time": _hours(bill.parking_ms),
     }
-    tariffs = [tariff.source for tariff in bill.tariff.parts if tariff.format.startswith("OCPI")]
+    tariffs = ocpi_tariffs(bill)
     if tariffs:
-        part["tariffs"] = tariffs
+        part["tariffs"] = [tariff.source for tariff in tariffs]
     for name, dimensions in _TOTALS.items():
         amounts = [bill.costs[dimension] for dimension in dimensions if dimension in bill.costs]
         if amounts:
             part[name] = _cost(amounts, bill, version)
     return part
+
+
+def ocpi_tariffs(bill: Bill) -> list[Tariff]:
+    """The tariffs that OCPI has words for."""
+    return [tariff for tariff in bill.tariff.parts if tariff.format.startswith("OCPI")]
 
 
 def charging_period(period: Period, tariff: Tariff) -> dict[str, Any]:
@@ -87,9 +93,9 @@ def charging_period(period: Period, tariff: Tariff) -> dict[str, Any]:
 
 def timestamp(at_ms: int) -> str:
     """An OCPI DateTime: UTC, fractions only where there are some."""
-    moment = datetime.fromtimestamp(at_ms // 1000, UTC)
+    moment = datetime.fromtimestamp(at_ms // 1000, UTC).isoformat()[:_TO_THE_SECOND]
     fraction = f".{at_ms % 1000:03}" if at_ms % 1000 else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    return f"{moment}{fraction}Z"
 
 
 def _price(amount: Amount, taxes: Sequence[TaxAmount], bill: Bill, version: OcpiVersion) -> dict[str, Any]:

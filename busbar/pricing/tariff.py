@@ -16,7 +16,7 @@ from functools import cached_property
 from math import lcm
 from typing import Any
 
-from busbar.pricing.jsontext import serialize_json
+from busbar.pricing.jsontext import Written, serialize_json
 from busbar.pricing.money import MINOR_DIGITS
 from busbar.pricing.problems import Problem, TariffError
 
@@ -192,6 +192,11 @@ class Tariff:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @cached_property
+    def source_text(self) -> Written:
+        """`source` as JSON: each of its bills has it in its record."""
+        return Written(serialize_json(self.source))
+
+    @cached_property
     def parts(self) -> tuple[Tariff, ...]:
         """The tariffs that a session had, one after the other; just this one where none was changed."""
         return (self,) if self.before is None else (*self.before.parts, self)
@@ -251,7 +256,7 @@ class Amounts:
     A cost is `quantity * before_tax[component] / denominator`; nothing is rounded before the end.
     """
 
-    __slots__ = ("after_tax", "before_tax", "denominator", "maximum")
+    __slots__ = ("after_tax", "before_tax", "denominator", "maximum", "taxes")
 
     def __init__(self, tariff: Tariff) -> None:
         before, after = [], []
@@ -280,6 +285,30 @@ class Amounts:
         sides = (None, None) if tariff.maximum is None else (tariff.maximum.excl, tariff.maximum.incl)
         self.maximum = tuple(None if side is None else int(Fraction(side) * self.denominator) for side in sides)
         """Before and after tax, over the common denominator; `None` is no limit."""
+        self.taxes = _tax_weights(tariff.components)
+        """Of each component the share that each of its taxes takes of its price before tax; see `_tax_weights`."""
 
     def _numerators(self, values: Sequence[Fraction]) -> tuple[int, ...]:
         return tuple(value.numerator * (self.denominator // value.denominator) for value in values)
+
+
+TaxWeights = tuple[tuple[str, Decimal, int], ...]
+"""(name, percent, weight) of the taxes of a component."""
+
+
+def _tax_weights(components: Sequence[Component]) -> tuple[TaxWeights, ...]:
+    """By component what each of its taxes makes of one unit of its price, in parts of which a whole tax has many.
+
+    How many is the same for all components of a tariff, so that weights can be added up and compared; it does not
+    matter how many, because only the share of a tax in the sum of all is asked for.
+    """
+    shares = [
+        [(rate, tax_factor(other for other in each.taxes if other.stack < rate.stack) * Fraction(rate.percent) / 100)
+         for rate in each.taxes]
+        for each in components
+    ]  # fmt: skip
+    parts = lcm(1, *(share.denominator for each in shares for _, share in each))
+    return tuple(
+        tuple((rate.name, rate.percent, share.numerator * (parts // share.denominator)) for rate, share in each)
+        for each in shares
+    )

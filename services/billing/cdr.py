@@ -17,7 +17,7 @@ from busbar.pricing.bill import Bill
 from busbar.pricing.explanation import explain
 from busbar.pricing.jsontext import parse_json, serialize_json
 from busbar.pricing.money import decimal_of
-from busbar.pricing.ocpi_cdr import cdr_part, timestamp
+from busbar.pricing.ocpi_cdr import cdr_part, ocpi_tariffs, timestamp
 from busbar.pricing.session_facts import Feed
 from busbar.records import Result
 from busbar.tariffs import Site
@@ -45,6 +45,8 @@ def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site 
     flags = _flags(charge, bill, feed)
     explanation = serialize_json(explain(bill, head.time_zone))
     priced = cdr_part(bill)
+    if "tariffs" in priced:
+        priced["tariffs"] = [tariff.source_text for tariff in ocpi_tariffs(bill)]
     said = {
         "session_id": None if charge.is_reservation else head.session_id,
         "cdr_token": _token(charge, policy, site),

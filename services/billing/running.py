@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from busbar.pricing import Pricer, SessionState
-from busbar.pricing.edges import PriceEdges, Prices, Situation, situation
+from busbar.pricing.edges import NextChange, PriceEdges, Prices, Situation, situation
 from busbar.pricing.facts import sampled
 
 SILENT_MS = 30 * 60_000
@@ -89,16 +89,16 @@ def is_due(last: Told | None, now: Told, cadence: Cadence, mode: CostMode) -> bo
 
 
 def next_look(
-    last: Told, state: SessionState, heard_ms: int, cadence: Cadence, pricer: Pricer, edges: PriceEdges
+    last: Told, now: Situation, change: NextChange, heard_ms: int, cadence: Cadence, edges: PriceEdges
 ) -> int | None:
     """When to look at an open session again although nothing was heard of it; `None`: not before it is heard.
 
     Args:
         last: What was told last.
+        now: The session as it stood then.
+        change: Where its price changes next.
         heard_ms: When the session was heard of last, by our clock.
     """
-    now = standing(state, last.at_ms, pricer)
-    change = edges.next_change(now)
     looks = [] if change.at_ms is None else [change.at_ms]
     if cadence.interval_ms and _time_costs(edges.prices(now), now):
         looks.append(last.at_ms + cadence.interval_ms)

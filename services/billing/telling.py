@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from busbar.pricing.bill import Bill
-from busbar.pricing.edges import PriceEdges
+from busbar.pricing.edges import NextChange, PriceEdges
 from busbar.pricing.engine import Pricer
 from busbar.pricing.money import decimal_of
 from busbar.pricing.state import NONE, SessionState
@@ -145,8 +145,10 @@ def tell_running(
         assert display.told is not None
         display.told = replace(display.told, at_ms=at_ms, prices=now.prices)
     assert display.told is not None
-    display.look_ms = next_look(display.told, state, subject.heard_ms, telling.cadence, pricer, edges)
-    display.calm_until_ms = _calm_until(display, state, mode, telling.cadence, pricer, edges)
+    then = standing(state, display.told.at_ms, pricer)
+    change = edges.next_change(then)
+    display.look_ms = next_look(display.told, then, change, subject.heard_ms, telling.cadence, edges)
+    display.calm_until_ms = _calm_until(display.told, change, mode, telling.cadence)
     return result
 
 
@@ -210,18 +212,13 @@ def _answered_lately(display: Display, now: Told, cadence: Cadence, mode: CostMo
     return now.at_ms < display.answered_ms + cadence.interval_ms
 
 
-def _calm_until(
-    display: Display, state: SessionState, mode: CostMode, cadence: Cadence, pricer: Pricer, edges: PriceEdges
-) -> int:
+def _calm_until(told: Told, change: NextChange, mode: CostMode, cadence: Cadence) -> int:
     """Until when events need not even be priced for the display's sake."""
-    assert display.told is not None
     if mode is CostMode.CALIFORNIA or cadence.amount:
         return 0
-    now = standing(state, display.told.at_ms, pricer)
-    change = edges.next_change(now)
     if change.energy_uwh is not None or change.power_mw is not None:
         return 0
-    calm_ms = display.told.at_ms + cadence.interval_ms if cadence.interval_ms else display.told.at_ms + 86_400_000
+    calm_ms = told.at_ms + (cadence.interval_ms or 86_400_000)
     return calm_ms if change.at_ms is None else min(calm_ms, change.at_ms)
 
 

@@ -10,7 +10,7 @@ from busbar.pricing import ChargingState, Pricer, SessionState
 from busbar.pricing.edges import PriceEdges
 from busbar.pricing.facts import Fact, sampled, started
 from busbar.pricing.tariff import Tariff
-from services.billing.running import SILENT_MS, Cadence, CostMode, Told, as_of, is_due, next_look, told_now
+from services.billing.running import SILENT_MS, Cadence, CostMode, Told, as_of, is_due, next_look, standing, told_now
 from tests.unit.pricing.builders import component, element, ms, tariff
 
 NOON = ms("2026-01-14 12:00")
@@ -39,7 +39,8 @@ def session(priced: Tariff, *facts: Fact) -> tuple[Pricer, PriceEdges, SessionSt
 def look(priced: Tariff, cadence: Cadence = EVERY_MINUTE, *facts: Fact, heard_ms: int = NOON) -> int | None:
     pricer, edges, state = session(priced, *facts)
     told = told_now(state, NOON, Decimal(0), pricer, edges)
-    return next_look(told, state, heard_ms, cadence, pricer, edges)
+    now = standing(state, told.at_ms, pricer)
+    return next_look(told, now, edges.next_change(now), heard_ms, cadence, edges)
 
 
 class TestDue:
