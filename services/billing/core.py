@@ -94,16 +94,25 @@ def take(charge: Charge, event: Event) -> None:
         charge.signed += event.signed
     charge.station_cost = event.cost_details or charge.station_cost
     charge.unwritten += observations
-    feed = charge.feed
-    facts = feed.take(frame, observations)
-    charge.doubtful |= not feed.exact
-    if facts:
-        charge.waiting += facts
-        if len(charge.waiting) > MOST_WAITING and (charge.reason or not event.head.tariff_id):
-            charge.waiting, feed.exact = [], False
+    charge.untaken.append((frame, observations))
+    if event.head.tariff_id:
+        make_facts(charge)
+        if charge.reason and len(charge.waiting) > MOST_WAITING:
+            charge.waiting, charge.feed.exact = [], False
+    elif len(charge.untaken) > MOST_WAITING:
+        charge.untaken, charge.waiting, charge.feed.exact = [], [], False
     _park(charge)
     if charge.price is not None and charge.priced_by != event.head.tariff:
-        charge.price, feed.exact = None, False
+        charge.price, charge.feed.exact = None, False
+
+
+def make_facts(charge: Charge) -> None:
+    """Have the feed take what it has not taken yet. A session that gets its tariff late is priced like any other."""
+    feed = charge.feed
+    untaken, charge.untaken = charge.untaken, []
+    for frame, observations in untaken:
+        charge.waiting += feed.take(frame, observations)
+    charge.doubtful |= not feed.exact
 
 
 def unplug(state: State, event: Unplugged) -> list[Result]:
@@ -127,6 +136,7 @@ def _park(charge: Charge) -> None:
     frame = charge.frame
     if frame.ended_ms is None or charge.unplugged_ms <= frame.ended_ms:
         return
+    make_facts(charge)
     charge.frame = frame._replace(ended_ms=charge.unplugged_ms)
     if charge.parked_ms != frame.ended_ms:
         charge.feed.exact &= not charge.parked_ms
@@ -135,7 +145,10 @@ def _park(charge: Charge) -> None:
 
 
 def needs_facts(charge: Charge, events: Sequence[Event]) -> bool:
-    """Whether these events of a session cannot be folded without all its observations."""
+    """Whether these events of a session cannot be folded without all its observations.
+
+    It has a tariff by then, and its facts have been made.
+    """
     if not charge.written or charge.loaded is not None or not any(event.final for event in events):
         return False
     if charge.unplugged_ms:
@@ -201,13 +214,16 @@ def _tell(state: State, number: int, charge: Charge, at_ms: int, *, answered: bo
     head, display = charge.head, charge.display
     if not head.tariff_id or charge.frame.ended_ms is not None or state.now_ms - at_ms > COMMAND_MS:
         return []
+    if display is not None and display.told is not None and at_ms < display.calm_until_ms:  # as for most events
+        display.answered_ms = at_ms if answered else display.answered_ms
+        return []
     mode = state.mode_of(head)
     if mode is CostMode.NONE:
         return []
     if display is None:
         display = charge.display = Display()
-    elif display.told is not None and (at_ms < display.calm_until_ms or (answered and mode is CostMode.COST_UPDATED)):
-        display.answered_ms = at_ms if answered else display.answered_ms
+    elif display.told is not None and answered and mode is CostMode.COST_UPDATED:
+        display.answered_ms = at_ms
         return []
     look_ms = display.look_ms
     try:

@@ -153,7 +153,7 @@ def _read_other(raw: bytes, partition: int) -> Event:
     return _event(head, value, raw, partition)
 
 
-def _event(head: Head, tail: Mapping[str, Any], raw: bytes, partition: int) -> Event:
+def _event(head: Head, tail: dict[str, Any], raw: bytes, partition: int) -> Event:
     at_ms, sequence, order = tail["at"], tail["sequence"], tail["seq_no"]
     begin, end = tail["register_begin_wh"], tail["register_end_wh"]
     points = [

@@ -38,7 +38,7 @@ _LAST = 1 << 40
 """The order of what comes after all events of an instant."""
 
 MOST_WAITING = 256
-"""Facts that wait for a tariff; with more, the session is priced from its stored facts."""
+"""Facts or events that wait for a tariff; with more, the session is priced from its stored facts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ class Charge:
     """The tariff of `price`."""
     waiting: list[Fact] = field(default_factory=list)
     """Facts that have not been priced yet."""
+    untaken: list[tuple[Frame, list[Observation]]] = field(default_factory=list)
+    """What of its events the feed has not taken yet: it does nothing for a session without a tariff."""
     unwritten: list[Observation] = field(default_factory=list)
     """Observations that the tables lack."""
     written: int = 0
@@ -261,8 +263,8 @@ def dump_charge(charge: Charge) -> bytes:
 
 
 def _stored_feed(charge: Charge) -> list[Any]:
-    """Facts that wait are not stored: without them, pricing begins anew from the observations."""
-    if not charge.waiting:
+    """What waits is not stored: without it, pricing begins anew from the observations."""
+    if not charge.waiting and not charge.untaken:
         return charge.feed.to_list()
     feed = charge.feed.copy()
     feed.exact = False

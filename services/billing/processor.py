@@ -11,7 +11,7 @@ from busbar.records import Record, Result
 from busbar.stream.interfaces import InvalidRecord, StoreCall
 from busbar.tariffs import TariffBook
 from services.billing import metrics
-from services.billing.core import apply, look, needs_facts, take, unplug
+from services.billing.core import apply, look, make_facts, needs_facts, take, unplug
 from services.billing.decoding import Event, read_event
 from services.billing.model import RESERVATION, Charge, Partition, Policy, State, add_batch
 from services.billing.reservations import fold_reservation
@@ -172,21 +172,31 @@ class BillingProcessor:
         for number, sessions in by_partition.items():
             partition = state.partitions[number]
             few = sum(map(len, sessions.values())) <= self._policy.few_events
+            priced = set()
             for session_id, events in sessions.items():
                 found = partition.charges.get(session_id)
-                tariffs |= {event.head.tariff[:2] for event in events if event.head.tariff_id}
-                tariffs |= {change[1:] for event in events for change in event.frame.changes}
+                for event in events:
+                    head = event.head
+                    if head.tariff_id:
+                        priced.add(session_id)
+                        tariffs.add((head.tariff_id, head.tariff_version))
+                    for change in event.frame.changes:
+                        tariffs.add(change[1:])
                 if found is not None:
-                    unplugged = not events  # nothing is heard of it but that
-                    tariffs |= tariffs_of(found) if unplugged else set()
-                    is_needed = needs_facts(found, events) or (few and found.written < _MANY and _is_inexact(found))
-                    if is_needed or (unplugged and found.written and found.loaded is None):
+                    is_needed = False
+                    if not events:  # nothing is heard of it but that its car was unplugged
+                        tariffs |= tariffs_of(found)
+                        is_needed = bool(found.written) and found.loaded is None
+                    elif session_id in priced:
+                        make_facts(found)
+                        is_needed = needs_facts(found, events) or (few and found.written < _MANY and _is_inexact(found))
+                    if is_needed:
                         whole.append(found)
                     if found.cdr_id and found.standing is None:
                         recorded.append(found)
             for charge in due_charges(partition, self._policy.journal_batches):
                 tariffs |= tariffs_of(charge)
-                if _is_inexact(charge):
+                if (charge.head.tariff_id or charge.head.session_id in priced) and _is_inexact(charge):
                     whole.append(charge)
         await load_facts(connection, whole)
         await load_cdrs(connection, recorded)
@@ -216,11 +226,12 @@ class BillingProcessor:
         """The batch of this state is committed: it counts, and the next one need not load it again."""
         metrics.count(state)
         for number, partition in state.partitions.items():
-            for session_id in {*(event.head.session_id for event in partition.events), *partition.changed}:
-                charge = partition.charges.get(session_id)
+            charges = partition.charges
+            for session_id in [event.head.session_id for event in partition.events] + [*partition.changed]:
+                charge = charges.get(session_id)
                 if charge is not None and _is_over(charge):
-                    del partition.charges[session_id]
-            for charge in partition.charges.values():
+                    del charges[session_id]
+            for charge in charges.values():
                 if charge.due:
                     charge.due, charge.loaded = False, None
             partition.events.clear()

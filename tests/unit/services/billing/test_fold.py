@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,8 +16,20 @@ from busbar.pricing.jsontext import parse_json
 from busbar.records import Record
 from busbar.stream.interfaces import InvalidRecord
 from busbar.tariffs import Site
+from services.billing.store import FACTS, SESSIONS
 from tests.unit.pricing.builders import component, element, tariff_json
-from tests.unit.services.billing.world import MINUTE, SESSION_ID, T0, TARIFF, Session, World, ocpi, plain_session
+from tests.unit.services.billing.scenario import TARIFFS, session_events
+from tests.unit.services.billing.world import (
+    MINUTE,
+    SESSION_ID,
+    T0,
+    TARIFF,
+    Session,
+    Tables,
+    World,
+    ocpi,
+    plain_session,
+)
 
 # 10 kWh at 0.50, 40 minutes parked at 6.00/h, a fee of 1.00: 10.00, with 20 % tax 12.00.
 EXPECTED = (Decimal("10.00"), Decimal("12.00"))
@@ -348,13 +362,74 @@ def test_a_tariff_that_becomes_known_later_prices_the_whole_session() -> None:
         assert total(cdr) == EXPECTED
 
 
+def test_no_facts_are_made_or_loaded_for_a_session_without_a_tariff() -> None:
+    world, session = World(), Session(tariff="")
+    tables = world.tables
+    events = plain_session(session)
+    for event in events[:-1]:
+        world.batch(event)
+    charge = world.processor._partitions[0].charges[SESSION_ID]
+    assert (charge.feed.start_ms, charge.waiting) == (None, [])
+    asked: list[str] = []
+
+    async def fetch(query: str, wanted: Sequence[Any], *others: Any) -> list[Any]:
+        asked.append(query)
+        return await Tables.fetch(tables, query, wanted, *others)
+
+    tables.fetch = fetch  # type: ignore[method-assign]
+    world.restart()
+    world.batch(events[-1])
+    assert SESSIONS in asked
+    assert FACTS not in asked
+    assert (world.session()["status"], world.session()["energy"]) == ("unpriced", 10_000 * 10**6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_when_the_tariff_becomes_known_and_in_what_batches_does_not_matter(seed: int) -> None:
+    chance = Random(seed)
+    events = session_events(chance, "CS-1", SESSION_ID)
+    while not events[0]["tariff_id"] or events[0]["tariff_id"] == "GONE":
+        events = session_events(chance, "CS-1", SESSION_ID)
+    late = [dict(event) for event in events]
+    ends = next((place for place, event in enumerate(late) if event["final"]), len(late) - 1)
+    for event in late[: chance.randint(0, ends)]:
+        event |= {"tariff_id": "", "tariff_version": 0, "time_zone": ""}
+    whole = World(TARIFFS)
+    whole.batch(*events)
+    ways: list[tuple[int, bool, dict[str, Any]]] = [
+        (1, False, {}),
+        (1, True, {}),
+        (3, False, {"few_events": 0, "journal_batches": 2}),
+        (3, True, {"few_events": 0}),
+        (1000, False, {}),
+    ]
+    for size, restarts, policy in ways:
+        world = World(TARIFFS, **policy)
+        for place in range(0, len(late), size):
+            world.batch(*late[place : place + size])
+            if restarts:
+                world.restart()
+        assert world.tables.cdrs == whole.tables.cdrs
+
+
+def test_a_tariff_that_becomes_known_on_the_way_prices_what_came_in_another_order() -> None:
+    world, session = World(), Session(tariff="")
+    events = [session.started(), session.measured(20, 2_000), session.measured(10, 1_000), session.measured(30, 4_000)]
+    for event in events[:-1]:
+        world.batch(event)
+    assert world.session()["cost_excl"] is None
+    world.batch(events[-1] | {"tariff_id": "T", "tariff_version": 1, "time_zone": "UTC"})
+    assert world.session()["cost_excl"] == Decimal("3.00")
+
+
 def test_many_events_without_a_tariff_are_not_kept_in_memory() -> None:
     world, session = World(), Session(tariff="")
-    world.batch(session.started(), *(session.measured(minute / 10, minute) for minute in range(1, 600)))
+    parked = session.started(0, 0, "SuspendedEV")
+    world.batch(parked, *(session.measured(minute / 10, minute) for minute in range(1, 600)))
     charge = world.processor._partitions[0].charges[SESSION_ID]
-    assert len(charge.waiting) < 300
+    assert len(charge.untaken) < 300
     world.batch(session.ended(60, 600) | {"tariff_id": "T", "tariff_version": 1, "time_zone": "UTC"})
-    assert world.session()["cost_excl"] == Decimal("1.30")
+    assert world.session()["cost_excl"] == Decimal("7.30")  # 6.00 of it for having been parked from the start
 
 
 def test_reservations_cost_nothing_yet() -> None:
