@@ -61,6 +61,7 @@ MODULES = (
     "services.billing.decoding",
     "services.billing.metrics",
     "services.billing.model",
+    "services.billing.processor",
     "services.billing.reservations",
     "services.billing.running",
     "services.billing.store",

@@ -17,7 +17,7 @@ ACTIONS = {
     Version.V21: ("Authorize", "Heartbeat", "MeterValues", "StatusNotification", "TransactionEvent"),
 }
 """What stations send all the time: the edge encodes it, the processors decode it."""
-VALUES = ("csms.OutboundMessage",)
+VALUES = ("csms.OutboundMessage", "csms.Cdr")
 """What services encode and decode for each answer."""
 
 
