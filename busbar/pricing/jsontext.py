@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from json.encoder import encode_basestring
@@ -83,44 +83,62 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _write(value: Any, parts: list[str], sort_keys: bool) -> None:
-    if value is None or value is True or value is False:
-        parts.append({None: "null", True: "true", False: "false"}[value])
-    elif isinstance(value, str):
+    # In the order of how many there are of each; dictionaries and lists are seen at once, and what acts like them late.
+    if isinstance(value, str):
         parts.append(encode_basestring(value))
+    elif isinstance(value, dict):
+        _write_members(sorted(value.items()) if sort_keys else value.items(), parts, sort_keys)
+    elif isinstance(value, Decimal):
+        parts.append(_digits(value))
+    elif isinstance(value, list):
+        _write_items(value, parts, sort_keys)
+    elif value is None or value is True or value is False:
+        parts.append({None: "null", True: "true", False: "false"}[value])
     elif isinstance(value, int):
         if value.bit_length() > 4 * MAX_EXPONENT:
             raise TypeError("a whole number is too long")
         parts.append(str(value))
-    elif isinstance(value, Decimal):
-        text = str(value)
-        if len(text) <= MAX_EXPONENT and "E" not in text and "e" not in text and value.is_finite():  # as nearly all are
-            parts.append(text)
-            return
-        if not (value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT):
-            raise TypeError(f"{value} is not a number that can be priced")
-        text = format(value, "f")
-        if len(text) > MAX_EXPONENT and not _reasonable(value):
-            raise TypeError(f"{value} is not a number that can be priced")
-        parts.append(text)
-    elif isinstance(value, dict | Mapping):  # most are dictionaries, which is seen at once
-        place = len(parts)
-        for name, item in sorted(value.items()) if sort_keys else value.items():
-            parts.append(_names.get(name) or _remember(name))
-            _write(item, parts, sort_keys)
-        if len(parts) == place:
-            parts.append("{}")
-        else:
-            parts[place] = "{" + parts[place][1:]
-            parts.append("}")
-    elif isinstance(value, list | tuple | Sequence):
-        for index, item in enumerate(value):
-            parts.append("," if index else "[")
-            _write(item, parts, sort_keys)
-        parts.append("]" if value else "[]")
     elif isinstance(value, Written):
         parts.append(value.text)
+    elif isinstance(value, Mapping):
+        _write_members(sorted(value.items()) if sort_keys else value.items(), parts, sort_keys)
+    elif isinstance(value, Sequence):
+        _write_items(value, parts, sort_keys)
     else:
         raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def _write_members(members: Iterable[tuple[str, Any]], parts: list[str], sort_keys: bool) -> None:
+    place = len(parts)
+    for name, item in members:
+        parts.append(_names.get(name) or _remember(name))
+        _write(item, parts, sort_keys)
+    if len(parts) == place:
+        parts.append("{}")
+    else:
+        parts[place] = "{" + parts[place][1:]
+        parts.append("}")
+
+
+def _write_items(items: Sequence[Any], parts: list[str], sort_keys: bool) -> None:
+    separator = "["
+    for item in items:
+        parts.append(separator)
+        _write(item, parts, sort_keys)
+        separator = ","
+    parts.append("]" if items else "[]")
+
+
+def _digits(value: Decimal) -> str:
+    text = str(value)
+    if len(text) <= MAX_EXPONENT and "E" not in text and "e" not in text and value.is_finite():  # as nearly all are
+        return text
+    if not (value.is_finite() and abs(value.adjusted()) <= MAX_EXPONENT):
+        raise TypeError(f"{value} is not a number that can be priced")
+    text = format(value, "f")
+    if len(text) > MAX_EXPONENT and not _reasonable(value):
+        raise TypeError(f"{value} is not a number that can be priced")
+    return text
 
 
 _names: dict[str, str] = {}

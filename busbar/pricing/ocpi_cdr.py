@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from busbar.pricing.bill import Amount, Bill, TaxAmount
@@ -91,8 +92,9 @@ def charging_period(period: Period, tariff: Tariff) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=1024)
 def timestamp(at_ms: int) -> str:
-    """An OCPI DateTime: UTC, fractions only where there are some."""
+    """An OCPI DateTime: UTC, fractions only where there are some. A bill says begin and end of its session often."""
     moment = datetime.fromtimestamp(at_ms // 1000, UTC).isoformat()[:_TO_THE_SECOND]
     fraction = f".{at_ms % 1000:03}" if at_ms % 1000 else ""
     return f"{moment}{fraction}Z"

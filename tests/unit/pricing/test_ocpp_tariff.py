@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from busbar.pricing.bill import CostType, TaxAmount
 from busbar.pricing.engine import Options, Pricer
@@ -75,6 +78,51 @@ def test_taxes_of_one_stack_share_a_base_and_higher_ones_come_on_top() -> None:
         TaxAmount("State", Decimal(3), Decimal("3.00")),
         TaxAmount("Luxury", Decimal(10), Decimal("10.80")),
     )
+
+
+RATES = st.lists(
+    st.tuples(st.sampled_from("ABC"), st.sampled_from(["0", "3", "7.5", "10", "19"]), st.integers(0, 2)),
+    max_size=3,
+    unique_by=lambda rate: rate[0],
+)
+
+
+@given(
+    kwh_price=st.decimals(-2, 2, places=4), fee=st.decimals(-9, 9, places=2), of_energy=RATES, of_fee=RATES
+)  # fmt: skip
+def test_the_tax_of_the_total_is_shared_out_by_what_each_rate_makes(
+    kwh_price: Decimal, fee: Decimal, of_energy: list[tuple[str, str, int]], of_fee: list[tuple[str, str, int]]
+) -> None:
+    def rates(chosen: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
+        return [{"type": name, "tax": Decimal(percent), "stack": stack} for name, percent, stack in chosen]
+
+    parts = ((energy, str(kwh_price), of_energy), (fixed, str(fee), of_fee))
+    fields = [make((price, None), taxes=rates(chosen)) for make, price, chosen in parts]
+    try:
+        tariff = parse_ocpp_tariff(of(energy=fields[0], fixedFee=fields[1]))
+    except TariffError:
+        assert kwh_price < 0 or fee < 0
+        return
+    bill = Pricer(tariff, "UTC").price(HOUR)
+    made: dict[tuple[str, Decimal], Fraction] = {}
+    for base, chosen in ((10 * Fraction(kwh_price), of_energy), (Fraction(fee), of_fee)):
+        for name, percent, stack in chosen:
+            below = base
+            for lower in range(stack):
+                below *= 1 + sum((Fraction(each) for _, each, its in chosen if its == lower), Fraction(0)) / 100
+            key = (name, Decimal(percent))
+            made[key] = made.get(key, Fraction(0)) + below * Fraction(percent) / 100
+    cents, whole = int(bill.total.tax * 100), sum(made.values(), Fraction(0))
+    told = {(tax.name, tax.percent): int(tax.amount * 100) for tax in bill.taxes}
+    assert sum(told.values()) == cents
+    if whole:
+        exact = {key: share / whole * cents for key, share in made.items()}
+        assert told.keys() == exact.keys()
+        up = [told[key] - each for key, each in exact.items() if told[key] > each]
+        down = [each - told[key] for key, each in exact.items() if told[key] <= each]
+        assert all(error < 1 for error in (*up, *down))
+        # Whoever was rounded up had lost more by being rounded down than anybody who was.
+        assert not up or not down or max(down) <= 1 - max(up)
 
 
 def test_the_first_price_whose_conditions_hold_applies() -> None:
