@@ -29,6 +29,7 @@ from services.billing.telling import Look
 from services.billing.unplugged import DATA_TRANSFER_TOPIC, Unplugged, read_unplugged
 
 SESSION_EVENTS_TOPIC = "csms.session-events"
+TOPICS = (SESSION_EVENTS_TOPIC, DATA_TRANSFER_TOPIC)
 _CONFIGURATION_SECONDS = 5.0
 _MOST_CHARGES = 50_000
 _MANY = 2_000
@@ -50,7 +51,7 @@ class BillingProcessor:
     """
 
     group = "billing"
-    topics: Sequence[str] = (SESSION_EVENTS_TOPIC, DATA_TRANSFER_TOPIC)
+    topics: Sequence[str] = TOPICS
 
     def __init__(
         self,

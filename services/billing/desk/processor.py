@@ -45,7 +45,7 @@ from services.billing.desk.store import (
 )
 from services.billing.desk.tariffs import ACTIONS
 from services.billing.desk.vat import UNAVAILABLE, VatChecker
-from services.billing.processor import BillingProcessor
+from services.billing.processor import TOPICS as BILLING_TOPICS
 
 COMMAND_EVENTS_TOPIC = "csms.command-events"
 OUTCOMES = frozenset({"answered", "error", "timeout", "offline", "disconnected", "rejected"})
@@ -72,7 +72,7 @@ class DeskProcessor:
     """
 
     group = "billing-desk"
-    topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if name not in BillingProcessor.topics)
+    topics: Sequence[str] = tuple(name for name in topics_read_by(SERVICE) if name not in BILLING_TOPICS)
 
     def __init__(
         self,
