@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from busbar.compiled import ROOT
-from busbar.compiled.rewriting import with_constructors, with_numbers
+from busbar.compiled.rewriting import with_constructors, with_finals, with_numbers
 
 
 class Failed(Exception):  # noqa: N818 - it says what compiling has
@@ -95,7 +95,7 @@ def _sources(folder: Path, modules: Sequence[str], texts: Mapping[str, str]) -> 
     compiled = {folder / path_of(module) for module in modules}
     for path in folder.rglob("*.py"):
         text = with_numbers(path.read_text("utf-8"))
-        path.write_text(with_constructors(text) if path in compiled else text, "utf-8")
+        path.write_text(with_finals(with_constructors(text)) if path in compiled else text, "utf-8")
     for name, text in texts.items():
         (folder / path_of(name)).write_text(text, "utf-8")
     with contextlib.chdir(folder):

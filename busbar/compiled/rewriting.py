@@ -6,6 +6,7 @@ Lines keep their numbers, for tracebacks. Only copies are changed so, not the co
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,48 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
                 yield found
             case ast.FunctionDef(returns=ast.expr() as found) | ast.AsyncFunctionDef(returns=ast.expr() as found):
                 yield found
+
+
+def with_finals(source: str) -> str:
+    """A module in which what is assigned once, at its top level, is `Final`.
+
+    mypyc writes the numbers and texts of finals into the code and finds the others at once; it looks up any other name
+    in the module's dictionary each time. Names of types are left alone, and what some function calls `global`.
+    """
+    lines = [line.encode() for line in source.splitlines(keepends=True)]
+    tree = ast.parse(source)
+    assigned = Counter(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+    )
+    variable = {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    imported = b"from typing import Final; "
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name, end_col_offset=int(end))], value=value):
+                begin, final = end, b": Final"
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=type_, value=ast.expr() as value):
+                begin, end = type_.col_offset, type_.end_col_offset or 0
+                final = b"Final[" + lines[node.lineno - 1][begin:end] + b"]"
+            case _:
+                continue
+        line = lines[node.lineno - 1]
+        if assigned[name] == 1 and name not in variable and _is_object(value) and b"Final" not in line:
+            lines[node.lineno - 1] = imported + line[:begin] + final + line[end:]
+            imported = b""
+    return b"".join(lines).decode()
+
+
+def _is_object(value: ast.expr) -> bool:
+    """Whether an expression is sure to be no type, and no other name for anything."""
+    match value:
+        case ast.Call(func=ast.Name(id=name)):
+            return name not in ("NewType", "TypeVar", "ParamSpec", "namedtuple")
+        case ast.Constant() | ast.Tuple() | ast.List() | ast.Dict() | ast.Set() | ast.DictComp() | ast.Call():
+            return True
+        case ast.UnaryOp(operand=part) | ast.BinOp(left=part) | ast.Attribute(value=ast.Call() as part):
+            return _is_object(part)
+        case _:
+            return False
 
 
 def with_constructors(source: str) -> str:

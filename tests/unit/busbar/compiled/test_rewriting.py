@@ -9,7 +9,7 @@ import pytest
 from busbar.compiled import ROOT
 from busbar.compiled.build import MODULES
 from busbar.compiled.generate import path_of
-from busbar.compiled.rewriting import with_constructors, with_numbers
+from busbar.compiled.rewriting import with_constructors, with_finals, with_numbers
 
 SOURCE = '''\
 from __future__ import annotations
@@ -82,9 +82,36 @@ def test_annotations_say_that_a_float_may_be_a_whole_number() -> None:
     )
 
 
+def test_what_is_assigned_once_is_final_and_names_of_types_are_not() -> None:
+    source = (
+        "from __future__ import annotations\n"
+        "limit = 2**4\n"
+        "memo: dict[str, int] = {}\n"
+        "pack = Struct('<d').pack\n"
+        "known: Final = 1\n"
+        "Number = int | float\n"
+        "Pair = tuple[int, int]\n"
+        "T = TypeVar('T')\n"
+        "twice = 1\n"
+        "twice = 2\n"
+        "said = 'no'\n"
+        "def say():\n"
+        "    global said\n"
+        "    said = 'yes'\n"
+        "class Of:\n"
+        "    part = 1\n"
+    )
+    assert with_finals(source).splitlines()[1:4] == [
+        "from typing import Final; limit: Final = 2**4",
+        "memo: Final[dict[str, int]] = {}",
+        "pack: Final = Struct('<d').pack",
+    ]
+    assert with_finals(source).splitlines()[4:] == source.splitlines()[4:]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_lines_keep_their_numbers(name: str) -> None:
     source = (ROOT / path_of(name)).read_text("utf-8")
-    rewritten = with_constructors(with_numbers(source))
+    rewritten = with_finals(with_constructors(with_numbers(source)))
     assert len(rewritten.splitlines()) == len(source.splitlines())
     compile(rewritten, name, "exec")
