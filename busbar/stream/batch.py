@@ -204,6 +204,13 @@ def _log_failure(step: str, processor: Processor[Any], record: Record) -> None:
     )
 
 
+def _completed(result: Result, partition: int, now_ms: int) -> Result:
+    """A result with the partition and the timestamp that it lacks."""
+    partition = partition if result.partition is None else result.partition
+    timestamp_ms = now_ms if result.timestamp_ms is None else result.timestamp_ms
+    return Result(result.topic, result.key, result.value, partition, result.headers, timestamp_ms)
+
+
 class Outbox:
     """Gives results their partition and timestamp, and finds those that no topic can take, before the commit.
 
@@ -220,6 +227,7 @@ class Outbox:
         limit = self._producer.max_request_bytes
         counts: dict[str, int] = {}
         addressed = []
+        key, partition, of_count = b"", 0, 0  # the last that was looked up: one event has several results
         for source, result in results:
             topic, number = result.topic, result.partition
             count = counts.get(topic)
@@ -232,7 +240,11 @@ class Outbox:
             elif record_size(result.key, result.value, result.headers) > limit:
                 result = self._undeliverable(result, "too-large", now_ms)
             if result.partition is None or result.timestamp_ms is None:
-                result = self._completed(result, now_ms)
+                is_dead = result.topic != topic
+                if result.partition is None and (result.key != key or count != of_count or is_dead):
+                    partition = self._producer.partition_for(result.topic, result.key)
+                    key, of_count = result.key, 0 if is_dead else count
+                result = _completed(result, partition, now_ms)
             addressed.append((source, result))
         return addressed
 
@@ -258,13 +270,6 @@ class Outbox:
             self._asked[topic] = now + _ASK_AGAIN_SECONDS
             await self._producer.refresh(topic)
         return self._producer.partitions(topic) or 0
-
-    def _completed(self, result: Result, now_ms: int) -> Result:
-        partition = result.partition
-        if partition is None:
-            partition = self._producer.partition_for(result.topic, result.key)
-        timestamp_ms = now_ms if result.timestamp_ms is None else result.timestamp_ms
-        return Result(result.topic, result.key, result.value, partition, result.headers, timestamp_ms)
 
     def _undeliverable(self, result: Result, reason: str, now_ms: int) -> Result:
         metrics.UNDELIVERABLE.labels(self._group, reason).inc()

@@ -7,7 +7,6 @@ same event gives the same reply, byte for byte, whoever folds it and how often (
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -54,6 +53,7 @@ _EMPTY_OBJECT = b"\x04{}"
 _NOTHING_MORE = bytes(7)
 """The fields from `error_code` to `close_code`, at their defaults."""
 _connections: dict[tuple[str, str], bytes] = {}
+_words: dict[str, bytes] = {}
 
 
 def _connection(station_id: str, connection_id: str) -> bytes:
@@ -67,10 +67,15 @@ def _connection(station_id: str, connection_id: str) -> bytes:
     return known
 
 
-@lru_cache(maxsize=1024)
 def _word(text: str) -> bytes:
     """A string that comes again and again."""
-    return encode_text(text)
+    known = _words.get(text)
+    if known is None:
+        known = encode_text(text)
+        if len(_words) >= _MEMO_LIMIT:
+            _words.clear()
+        _words[text] = known
+    return known
 
 
 def reply_error(
