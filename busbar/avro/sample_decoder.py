@@ -19,28 +19,32 @@ _WINDOW = 24
 class _Frame:
     """Takes a list of values of known sizes apart in one step."""
 
-    unpack: Callable[[bytes, int], tuple[Any, ...]]
-    """Returns what stands between the values, and the values, in turn."""
+    read_between: Callable[[bytes, int], tuple[bytes, ...]]
+    """Returns what stands between the values."""
+    read_values: Callable[[bytes, int], tuple[Any, ...]]
     between: tuple[bytes, ...]
     size: int
 
     def values(self, data: bytes, position: int) -> tuple[Any, ...] | None:
         """The values, if all that stands between them is as it should be."""
         try:
-            parts = self.unpack(data, position)
+            return self.read_values(data, position) if self.read_between(data, position) == self.between else None
         except struct.error:  # the data is too short
             return None
-        return parts[1::2] if parts[::2] == self.between else None
 
 
 def _frame(tails: Sequence[bytes], sizes: Sequence[int] | None) -> _Frame:
     """The frame of strings of these sizes, or of doubles."""
     heads = [b""] * len(tails) if sizes is None else [VARINTS[size] for size in sizes]
     between = [tail + head for head, tail in zip([*heads, b""], [b"", *tails], strict=True)]
-    kinds = ["d"] * len(tails) if sizes is None else [f"{size}s" for size in sizes]
-    pattern = "<" + "".join(f"{len(text)}s{kind}" for text, kind in zip(between, [*kinds, ""], strict=True))
-    reader = struct.Struct(pattern)
-    return _Frame(reader.unpack_from, tuple(between), reader.size)
+    if sizes is None:
+        values, gaps = ["d"] * len(tails), ["8x"] * len(tails)
+    else:
+        values, gaps = [f"{size}s" for size in sizes], [f"{size}x" for size in sizes]
+    parts = list(zip(map(len, between), [*values, ""], [*gaps, ""], strict=True))
+    of_between = struct.Struct("<" + "".join(f"{length}s{gap}" for length, _, gap in parts))
+    of_values = struct.Struct("<" + "".join(f"{length}x{value}" for length, value, _ in parts))
+    return _Frame(of_between.unpack_from, of_values.unpack_from, tuple(between), of_values.size)
 
 
 @dataclass(slots=True)
@@ -98,12 +102,14 @@ class SampleDecoder:
         key = (count, data[begin : begin + _WINDOW])
         layouts = self._memo.by_key.get(key)
         if layouts is not None:
-            decode = self._doubles if self._is_double else self._strings
             for layout in layouts:
-                found = decode(data, position + 1, layout)
+                if self._is_double:
+                    found = self._doubles(data, position + 1, layout)
+                else:
+                    found = self._strings(data, position + 1, layout)
                 if found is not None:
                     values, end = found
-                    return PackedSamples(layout, values, layout.fill) if self._packed else layout.fill(values), end
+                    return PackedSamples(layout, values) if self._packed else layout.fill(values), end
         samples, end, spans = self._decode_block(data, position + 1, count >> 1)
         if data[end]:
             more, end = self._decode_items(data, end)

@@ -10,7 +10,7 @@ Decoded lists are made anew for every event: nothing that is handed out is share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +86,8 @@ class PackedSamples:
     layout: Any
     values: Sequence[Any]
     """Doubles in 2.x, strings in 1.6; in the order of the samples."""
-    _fill: Callable[[Sequence[Any]], list[Sample]]
 
     def expand(self) -> list[Sample]:
         """The samples as they were sent."""
-        return self._fill(self.values)
+        filled: list[Sample] = self.layout.fill(self.values)
+        return filled
