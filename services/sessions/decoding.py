@@ -348,19 +348,19 @@ def _meter_2x(call: StationCall) -> Meter:
 
 def _transaction_event(call: StationCall) -> TransactionEvent:
     payload = call.payload
-    get = payload.get
-    info = get("transactionInfo")
+    info = payload.get("transactionInfo")
     if not isinstance(info, dict):
         info = {}
-    seq_no = integer(get("seqNo"))
+    seq_no = integer(payload.get("seqNo"))
     transaction_id = identity(info.get("transactionId"))
-    event_type, timestamp, trigger = text(get("eventType")), text(get("timestamp")), text(get("triggerReason"))
+    event_type, timestamp = text(payload.get("eventType")), text(payload.get("timestamp"))
+    trigger = text(payload.get("triggerReason"))
     charging_state, reason = text(info.get("chargingState")), text(info.get("stoppedReason"))
-    offline = get("offline") is True
+    offline = payload.get("offline") is True
     id_token, kind = _id_token(payload)
-    evse_id, connector_id = _evse(get("evse"))
-    samples = read_meter_values(get("meterValue"), is_v2=True)
-    cost_details = get("costDetails")
+    evse_id, connector_id = _evse(payload.get("evse"))
+    samples = read_meter_values(payload.get("meterValue"), is_v2=True)
+    cost_details = payload.get("costDetails")
     facts = f"{event_type}\0{timestamp}\0{trigger}\0{charging_state}\0{reason}\0{offline}\0{evse_id}\0{id_token}"
     return TransactionEvent(
         call,
@@ -376,7 +376,7 @@ def _transaction_event(call: StationCall) -> TransactionEvent:
         connector_id,
         id_token,
         kind,
-        integer(get("reservationId")),
+        integer(payload.get("reservationId")),
         integer(info.get("remoteStartId")),
         text(info.get("tariffId")),
         cost_details if isinstance(cost_details, dict) else None,

@@ -47,8 +47,9 @@ def meter_samples(
         place: EVSE and connector, 0 where they are not known.
         shift_ms: What is added to the station's times.
     """
-    inside = (session.session_id, session.transaction_id) if session else ("", "")
-    key = (call.station_id, station.site_id, *place, *inside)
+    session_id, transaction_id = (session.session_id, session.transaction_id) if session else ("", "")
+    evse_id, connector_id = place
+    key = (call.station_id, station.site_id, evse_id, connector_id, session_id, transaction_id)
     value = encode_meter_samples(key, event_id, call.action, seq_no, call.received_at_ms, samples, shift_ms)
     return Result(METER_SAMPLES_TOPIC, call.station_id.encode(), value, timestamp_ms=call.received_at_ms)
 

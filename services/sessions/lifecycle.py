@@ -132,7 +132,9 @@ def take_samples(
 
 def max_power(policy: Policy, station: StationState) -> int:
     """What a connector of the station can deliver, with a margin of 20 %."""
-    quirk = station.quirks.get("max_power_w") if station.quirks else None
+    if not station.quirks:
+        return policy.max_power_w
+    quirk = station.quirks.get("max_power_w")
     if isinstance(quirk, int | float) and 0 < quirk <= 10**9:
         return int(quirk * 1.2)
     return policy.max_power_w

@@ -7,7 +7,7 @@ one to the next, so a shape is worked out once and looked up afterwards.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
@@ -17,7 +17,7 @@ import orjson
 from busbar.avro.samples import PackedSamples
 from services.sessions.clock import station_ms
 from services.sessions.signed import SignedReading, signed_from_2x, signed_from_16
-from services.sessions.units import SampleKind, sample_kind, to_micro
+from services.sessions.units import Double, SampleKind, sample_kind, to_micro
 
 NO_NUMBER = -(2**63)
 """Stands for a value that could not be read, in packed samples."""
@@ -64,7 +64,7 @@ class Shape:
             (rank, location, indexes, any(kinds[index].source_unit is None for index in indexes))
             for rank, location, indexes in self._energy("Energy.Active.Import.Register")
         ]
-        self.intervals = [index for *_, found in self._energy("Energy.Active.Import.Interval") for index in found]
+        self.intervals = tuple(index for *_, found in self._energy("Energy.Active.Import.Interval") for index in found)
         self.power = self._momentary("Power.Active.Import", "W", prefer_total=True)
         self.current = self._momentary("Current.Import", "A", prefer_total=False)
         self.soc = self._momentary("SoC", "Percent", prefer_total=True)
@@ -76,6 +76,8 @@ class Shape:
         """A number for the shape that is the same in every process and after a replay."""
         self.layout: Any = None
         """For the encoder of meter samples to keep what it worked out."""
+        self.pack = struct.Struct(f">{len(kinds)}q").pack
+        """Makes bytes of the values, as they are stored."""
 
     def columns(self) -> list[list[Any]]:
         """The kinds, member by member, as the table of shapes has them."""
@@ -131,14 +133,18 @@ class Samples:
     def packed(self) -> bytes:
         """The values as big-endian 64-bit integers."""
         if self._packed is None:
-            values = [NO_NUMBER if value is None else value for value in self.values]
-            self._packed = struct.pack(f">{len(values)}q", *values)
+            values = self.values
+            if self.unreadable or self.signed:
+                values = [NO_NUMBER if value is None else value for value in values]
+            self._packed = self.shape.pack(*values)
         return self._packed
 
     def first_ms(self) -> int | None:
         return min((at for at in self.times if at is not None), default=None)
 
     def last_ms(self) -> int | None:
+        if len(self.times) == 1:
+            return self.times[0]
         return max((at for at in self.times if at is not None), default=None)
 
 
@@ -245,15 +251,16 @@ class _Plan:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self.scales = [kind.scale for kind in shape.kinds]
-        self.plain = all(self.scales)
+        scales: list[Double] = [kind.scale for kind in shape.kinds]
+        self._scales = scales
+        self._plain = all(scales)
 
-    def doubles(self, raw: Sequence[float]) -> list[int | None]:
+    def doubles(self, raw: tuple[Double, ...]) -> list[int | None]:
         """Doubles in millionths."""
         values: list[int | None] = []
-        if self.plain:
-            for value, scale in zip(raw, self.scales, strict=True):
-                scaled = float(value) * float(scale)
+        if self._plain:
+            for value, scale in zip(raw, self._scales):  # noqa: B905 - the layout made both
+                scaled = value * scale
                 if not -_FAST_LIMIT < scaled < _FAST_LIMIT:  # or it is no number
                     break
                 values.append(int(scaled + _TO_WHOLE - _TO_WHOLE))
@@ -283,7 +290,7 @@ def _read_packed(packed: PackedSamples, at_ms: int | None, is_v2: bool) -> Sampl
     if plan is False:
         return None
     shape = plan.shape
-    values = plan.doubles(packed.values) if is_v2 else plan.texts(packed.values)
+    values = plan.doubles(tuple(packed.values)) if is_v2 else plan.texts(packed.values)
     unreadable = not shape.plain or None in values
     readings = _readings(shape, values, at_ms)
     return Samples(shape, values, [at_ms], [len(values)], readings, (), unreadable and _is_unreadable(shape, values))
@@ -348,7 +355,7 @@ def _readings(shape: Shape, values: list[int | None], at_ms: int | None) -> list
     return readings
 
 
-def _sum(indexes: Iterable[int], values: list[int | None]) -> int | None:
+def _sum(indexes: tuple[int, ...], values: list[int | None]) -> int | None:
     """The sum of these values; `None` if there are none, or one of them is no number or beyond reason."""
     total: int | None = None
     for index in indexes:

@@ -13,8 +13,14 @@ from typing import Any
 MICRO = 1_000_000
 """Millionths in one unit."""
 
+Double = float
+"""A `float` that is never a whole number: compiled code takes it as it is (see `busbar.compiled.rewriting`)."""
+
 LARGEST = 9 * 10**18
 """The largest magnitude that is kept as a number; anything beyond is kept as it was sent."""
+
+_EXACT = 2**53
+"""Whole numbers below this are doubles."""
 
 DEFAULT_MEASURAND = "Energy.Active.Import.Register"
 DEFAULT_CONTEXT = "Sample.Periodic"
@@ -130,6 +136,13 @@ def sample_kind(
         known_unit=entry is not None or not spelled,
         scale=float(10 ** (6 + exponent)) if plain else 0.0,
     )
+
+
+def in_units(micro: int) -> Double:
+    """Millionths in whole units: the nearest double."""
+    if -_EXACT < micro < _EXACT:
+        return micro / MICRO
+    return int.__truediv__(micro, MICRO)  # compiled code would round twice
 
 
 def default_unit(measurand: str) -> str:

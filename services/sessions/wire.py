@@ -26,11 +26,12 @@ from services.sessions.flags import flag_names
 from services.sessions.model import FINAL_STATES, Cause, Point, Session
 from services.sessions.samples import Samples, Shape
 from services.sessions.signed import SignedReading
-from services.sessions.units import MICRO
+from services.sessions.units import in_units
 
 _MEMO_LIMIT = 16_384
 _NULL = b"\x00"
-_FALSE, _TRUE = b"\x00", b"\x01"
+_FALSE = b"\x00"
+_TRUE = b"\x01"
 _INSTANT = 6
 """Bytes that an instant of our time takes."""
 _NO_POINT: Point = (0, None, None, None)
@@ -65,6 +66,7 @@ def encode_session_event(
     at = INSTANTS.get(at_ms) or _instant(at_ms)
     at_present = b"\x02" + at
     last = points[-1] if points else _NO_POINT
+    end, power, current = _optional_decimal(register_end), _optional_double(last[2]), _optional_double(last[3])
     parts = [
         session.prefix or _prefix(session),
         _text(f"{session.session_id}/{sequence}" if event_id is None else event_id),
@@ -84,21 +86,20 @@ def encode_session_event(
         _word(cause.charging_state),
         _decimal(total),
         _word(rung),
-        _NULL if register_begin is None else b"\x02" + _decimal(register_begin),
-        _NULL if register_end is None else b"\x02" + _decimal(register_end),
-        _NULL if last[2] is None else _present_double(2, last[2] / MICRO),
-        _NULL if last[3] is None else _present_double(2, last[3] / MICRO),
-        _NULL if cause.soc_micro is None else _present_double(2, cause.soc_micro / MICRO),
+        _optional_decimal(register_begin),
+        end,
+        power,
+        current,
+        _optional_double(cause.soc_micro),
     ]
     if points:
         parts.append(_count(points))
-        for point_ms, register, power, current in points:
-            parts += (
-                at if point_ms == at_ms else INSTANTS.get(point_ms) or _instant(point_ms),
-                _NULL if register is None else b"\x02" + _decimal(register),
-                _NULL if power is None else _present_double(2, power / MICRO),
-                _NULL if current is None else _present_double(2, current / MICRO),
-            )
+        for point in points:
+            is_last = point is last
+            parts.append(at if point[0] == at_ms else INSTANTS.get(point[0]) or _instant(point[0]))
+            parts.append(end if point[1] == register_end else _optional_decimal(point[1]))
+            parts.append(power if is_last else _optional_double(point[2]))
+            parts.append(current if is_last else _optional_double(point[3]))
     has_more = session.stop_reason or session.stop_id_token or session.flags or session.station_tariff_id
     is_changed = session.tariff_changes or session.reserved_ms is not None
     if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details or is_changed:
@@ -167,9 +168,11 @@ def encode_meter_samples(
         at_ms = station_ms + shift_ms
         at = INSTANTS.get(at_ms) or _instant(at_ms)
         if len(at) == _INSTANT:
-            arguments = layout.arguments.copy()
-            arguments[1::3] = [at + b"\x02"] * len(values)
-            arguments[2::3] = [value / MICRO for value in values]  # type: ignore[operator]
+            arguments, at = layout.arguments.copy(), at + b"\x02"
+            for index, value in enumerate(values):
+                assert value is not None  # or the samples were unreadable
+                arguments[3 * index + 1] = at
+                arguments[3 * index + 2] = in_units(value)
             parts.append(layout.pack(*arguments))
             return b"".join(parts)
     if layout.told:
@@ -177,8 +180,7 @@ def encode_meter_samples(
         parts.append(_count(layout.told))
         for index in layout.told:
             value = values[index]
-            number = _NULL if value is None else _present_double(2, value / MICRO)
-            parts += (layout.kinds[index], encode_long(times[index]), number)
+            parts += (layout.kinds[index], encode_long(times[index]), _optional_double(value))
     parts.append(_NULL)
     return b"".join(parts)
 
@@ -311,6 +313,14 @@ def _optional_long(value: int | None) -> bytes:
     if value is None:
         return _NULL
     return PRESENT_VARINTS[value] if 0 <= value < 1024 else b"\x02" + encode_long(value)
+
+
+def _optional_double(micro: int | None) -> bytes:
+    return _NULL if micro is None else _present_double(2, in_units(micro))
+
+
+def _optional_decimal(micro: int | None) -> bytes:
+    return _NULL if micro is None else b"\x02" + _decimal(micro)
 
 
 def _decimal(micro: int) -> bytes:
