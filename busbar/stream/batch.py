@@ -152,7 +152,8 @@ def as_unstorable(batch: Batch, detail: str) -> Batch:
 
 def report(group: str, batch: Batch, folded: Folded) -> None:
     """Count and log what has been committed."""
-    fates = Counter(record.topic for record in batch.records)
+    topics = [record.topic for record in batch.records]
+    fates = {topic: topics.count(topic) for topic in set(topics)}
     for fate, records in (("held", folded.held), ("dead-letter", [record for record, _ in folded.dead])):
         for topic, count in Counter(record.topic for record in records).items():
             fates[topic] -= count
@@ -260,8 +261,9 @@ class Outbox:
                 timestamp_ms=result.timestamp_ms or 0,
                 headers=result.headers,
             )
-        for topic, count in Counter(result.topic for result in results).items():
-            metrics.results(self._group, topic).inc(count)
+        topics = [result.topic for result in results]
+        for topic in set(topics):
+            metrics.results(self._group, topic).inc(topics.count(topic))
 
     async def _ask(self, topic: str) -> int:
         """The topic's partition count, from the broker unless it was asked a moment ago; 0 if there is none."""

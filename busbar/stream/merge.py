@@ -161,8 +161,10 @@ class Merge:
         while heads and len(taken) < enough:
             index = heads[0][1]
             buffer = lane.buffers[index]
-            taken.append(buffer.popleft())
-            lane.buffered -= 1
+            # With the records of one topic alone, as in most backlogs, there is nothing to compare.
+            count = min(len(buffer), enough - len(taken)) if len(heads) == 1 else 1
+            taken.extend([buffer.popleft() for _ in range(count)])
+            lane.buffered -= count
             if buffer:
                 heapreplace(heads, (buffer[0].timestamp_ms, index))
             else:
