@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,26 +115,28 @@ def _uuid_bytes(texts: Sequence[str]) -> bytes:
 
 def _numbers(oid: int, code: str, size: int, values: Sequence[Any]) -> bytes:
     try:
-        numbers = array(code, values)
-    except TypeError:
+        raw = struct.pack(f"{len(values)}{code}", *values)  # in the machine's order: much faster than in any other
+    except struct.error:
         if None not in values:
             raise
         pack = struct.Struct(f">i{code}").pack
         parts = [_NULL if value is None else pack(size, value) for value in values]
         return _array(oid, len(values), b"".join(parts))
-    if _SWAPPED:
-        numbers.byteswap()
-    return _array(oid, len(values), _strided(numbers.tobytes(), size))
+    return _array(oid, len(values), _strided(raw, size, swapped=_SWAPPED))
 
 
-def _strided(raw: bytes, size: int) -> bytearray:
-    """Elements of `size` bytes each, with their length before each of them."""
+def _strided(raw: bytes, size: int, *, swapped: bool = False) -> bytearray:
+    """Elements of `size` bytes each, with their length before each of them.
+
+    Args:
+        swapped: Whether the last byte of each comes first.
+    """
     stride = size + 4
     count = len(raw) // size
     out = bytearray(stride * count)
     out[3::stride] = bytes((size,)) * count
     for index in range(size):
-        out[4 + index :: stride] = raw[index::size]
+        out[4 + index :: stride] = raw[size - 1 - index if swapped else index :: size]
     return out
 
 
