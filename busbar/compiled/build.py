@@ -114,7 +114,8 @@ _DECIDING = (
     ),
 )
 """What the text of codecs depends on."""
-_FLAGS = ("-O2", "-g0", "-fPIC", "-fwrapv", "-w")
+_FLAGS = ("-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-fwrapv", "-w")
+"""Hidden: our functions call each other without a way round by the linker's tables."""
 
 
 def main() -> None:
