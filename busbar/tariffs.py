@@ -120,6 +120,8 @@ class TariffBook:
         self._options = options
         self._max_pricers = max_pricers
         self._revision = -1
+        self.assigns = False
+        """Whether any tariff is assigned to anything at all. Every event of a session asks."""
         self._stored: dict[tuple[str, int], StoredVersion] = {}
         self._histories = _Histories()
         self._assignments: dict[tuple[Scope, str], list[Assignment]] = {}
@@ -132,11 +134,6 @@ class TariffBook:
     def revision(self) -> int:
         """Of what was read last; -1 before."""
         return self._revision
-
-    @property
-    def assigns(self) -> bool:
-        """Whether any tariff is assigned to anything at all."""
-        return bool(self._assignments)
 
     async def refresh(self, connection: Connection, revision: int | None = None) -> bool:
         """Read the configuration if it is another than what was read last, and say whether it was.
@@ -178,6 +175,7 @@ class TariffBook:
         self._assignments = {}
         for assignment in configuration.assignments:
             self._assignments.setdefault((assignment.scope, assignment.subject), []).append(assignment)
+        self.assigns = bool(self._assignments)
         self._connectors = {}
         for scope, subject in self._assignments:
             if scope is Scope.CONNECTOR:

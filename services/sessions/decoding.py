@@ -409,12 +409,12 @@ def _evse(member: Any) -> tuple[int, int]:
 
 def _content_hash(facts: str, samples: Samples | None) -> int:
     """Tells two messages of the same key apart; a signed 32-bit number."""
-    value = crc32(facts.encode("utf-8", "replace"))
+    raw = facts.encode("utf-8", "replace")
     if samples is not None:
-        value = crc32(samples.packed(), value)
+        raw += samples.packed()
         for reading in samples.signed:
-            value = crc32(reading.data.encode("utf-8", "replace"), value)
-    return value - 2**31
+            raw += reading.data.encode("utf-8", "replace")
+    return crc32(raw) - 2**31
 
 
 def _meter_key(evse_id: int, samples: Samples | None, payload: dict[str, Any]) -> int:

@@ -255,21 +255,24 @@ class _Plan:
         self._scales = scales
         self._plain = all(scales)
 
-    def doubles(self, raw: tuple[Double, ...]) -> list[int | None]:
-        """Doubles in millionths."""
+    def doubles(self, raw: tuple[Double, ...]) -> list[int | None] | None:
+        """Doubles in millionths; `None` if one of them has to be looked at more closely."""
+        if not self._plain:
+            return None
         values: list[int | None] = []
-        if self._plain:
-            for value, scale in zip(raw, self._scales):  # noqa: B905 - the layout made both
-                scaled = value * scale
-                if not -_FAST_LIMIT < scaled < _FAST_LIMIT:  # or it is no number
-                    break
-                values.append(int(scaled + _TO_WHOLE - _TO_WHOLE))
-            else:
-                return values
+        for value, scale in zip(raw, self._scales):  # noqa: B905 - the layout made both
+            scaled = value * scale
+            if not -_FAST_LIMIT < scaled < _FAST_LIMIT:  # or it is no number
+                return None
+            values.append(int(scaled + _TO_WHOLE - _TO_WHOLE))
+        return values
+
+    def numbers(self, raw: Sequence[Any]) -> list[int | None]:
+        """Doubles in millionths, one by one; `None` for what is no number."""
         return [to_micro(value, kind) for value, kind in zip(raw, self.shape.kinds, strict=True)]
 
     def texts(self, raw: Sequence[str]) -> list[int | None]:
-        """Texts in millionths."""
+        """Texts in millionths; `None` for what is no number."""
         values: list[int | None] = []
         for value, kind in zip(raw, self.shape.kinds, strict=True):
             scale = kind.scale
@@ -283,17 +286,20 @@ class _Plan:
 
 def _read_packed(packed: PackedSamples, at_ms: int | None, is_v2: bool) -> Samples | None:
     """Samples by the plan that is kept with their layout; `None` if they cannot be read by one."""
-    plan = packed.layout.reading
+    plan: _Plan | bool | None = packed.layout.reading
     if plan is None:
         shape, _, signed = (_read_2x if is_v2 else _read_16)(packed.expand())
         plan = packed.layout.reading = False if signed else _Plan(shape)
-    if plan is False:
+    if not isinstance(plan, _Plan):
         return None
     shape = plan.shape
-    values = plan.doubles(tuple(packed.values)) if is_v2 else plan.texts(packed.values)
-    unreadable = not shape.plain or None in values
-    readings = _readings(shape, values, at_ms)
-    return Samples(shape, values, [at_ms], [len(values)], readings, (), unreadable and _is_unreadable(shape, values))
+    values = plan.doubles(tuple(packed.values)) if is_v2 else None
+    unreadable = False
+    if values is None or not shape.plain:
+        if values is None:
+            values = plan.numbers(packed.values) if is_v2 else plan.texts(packed.values)
+        unreadable = _is_unreadable(shape, values)
+    return Samples(shape, values, [at_ms], [len(values)], _readings(shape, values, at_ms), (), unreadable)
 
 
 def as_sent(payload: dict[str, Any]) -> dict[str, Any]:

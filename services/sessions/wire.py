@@ -94,12 +94,11 @@ def encode_session_event(
     ]
     if points:
         parts.append(_count(points))
-        for point in points:
-            is_last = point is last
-            parts.append(at if point[0] == at_ms else INSTANTS.get(point[0]) or _instant(point[0]))
-            parts.append(end if point[1] == register_end else _optional_decimal(point[1]))
-            parts.append(power if is_last else _optional_double(point[2]))
-            parts.append(current if is_last else _optional_double(point[3]))
+        for point_ms, register, point_power, point_current in points:  # most often one, which has been encoded above
+            parts.append(at if point_ms == at_ms else INSTANTS.get(point_ms) or _instant(point_ms))
+            parts.append(end if register == register_end else _optional_decimal(register))
+            parts.append(power if point_power == last[2] else _optional_double(point_power))
+            parts.append(current if point_current == last[3] else _optional_double(point_current))
     has_more = session.stop_reason or session.stop_id_token or session.flags or session.station_tariff_id
     is_changed = session.tariff_changes or session.reserved_ms is not None
     if has_more or len(session.seq_ranges) > 1 or cause.signed or cause.cost_details or is_changed:
