@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import orjson
 
@@ -41,7 +40,8 @@ def make_uuid(*parts: object) -> str:
     raw = bytearray(blake2b("\0".join(map(str, parts)).encode("utf-8", "replace"), digest_size=16).digest())
     raw[6] = raw[6] & 0x0F | 0x80
     raw[8] = raw[8] & 0x3F | 0x80
-    return str(UUID(bytes=bytes(raw)))
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 @dataclass(slots=True)

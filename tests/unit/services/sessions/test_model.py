@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any
+from uuid import RFC_4122, UUID
 
 import orjson
 import pytest
 
 from services.sessions.energy import Energy
-from services.sessions.model import Session, dump_session, load_session
+from services.sessions.model import Session, dump_session, load_session, make_uuid
 
 STORED = [entry for entry in fields(Session) if entry.compare and entry.name != "energy"]
 FLAGS = [entry.name for entry in STORED if entry.type == "bool"]
@@ -28,6 +29,13 @@ def test_every_field_is_stored_in_its_place(flag: str) -> None:
     session.change = 1
     assert dump_session(session) == raw
     assert load_session(raw) == session
+
+
+@pytest.mark.parametrize("number", range(50))
+def test_an_id_is_a_uuid_of_its_parts_as_uuids_are_written(number: int) -> None:
+    made = make_uuid("CS1", "T", number)
+    assert (str(UUID(made)), UUID(made).version, UUID(made).variant) == (made, 8, RFC_4122)
+    assert made == make_uuid("CS1", "T", str(number)) != make_uuid("CS1", "T", number + 1)
 
 
 def _value(type_: Any, number: int) -> Any:
