@@ -15,6 +15,7 @@ def with_numbers(source: str) -> str:
     """A module in which `float` in annotations is `int | float`.
 
     To a type checker that is the same, but mypyc makes floats of the whole numbers that come as a `float`.
+    Another name for `float`, such as `services.sessions.units.Double`, stays one that is never a whole number.
     """
     lines = [line.encode() for line in source.splitlines(keepends=True)]
     names = [
