@@ -26,6 +26,7 @@ TESTS = (
     "tests/unit/busbar/avro/test_samples.py",
     "tests/unit/busbar/compiled/test_codecs.py",
     "tests/unit/busbar/stream/test_merge.py",
+    "tests/unit/busbar/stream/test_outbox.py",
     "tests/unit/busbar/stream/test_replies.py",
     "tests/unit/busbar/stream/test_results.py",
     "tests/unit/busbar/stream/test_worker.py",
