@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import asyncpg
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.types import ASGIApp
 
@@ -31,6 +31,7 @@ from services.api.directory import StationDirectory
 from services.api.gateway import COMMANDS, EVENTS, TARIFF_CHANGES, CommandGateway
 from services.api.lag import LogEnds
 from services.api.middleware import RequestGate
+from services.api.query import declared_query
 from services.api.reading import JsonResponse
 from services.api.routes import (
     cdrs,
@@ -85,9 +86,11 @@ def _framework(api: Api, health: Health, log_ends: LogEnds | None) -> FastAPI:
         tariff_assignments,
         sites,
         system,
-        registry,
     ):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(declared_query)])
+    # What probes and Kafka tools append to their requests is theirs to decide.
+    app.include_router(system.probes)
+    app.include_router(registry.router)
     _add_documents(app)
     return app
 

@@ -17,6 +17,7 @@ from services.api import metrics
 from services.api.auth import ApiKey
 from services.api.context import Api
 from services.api.core import (
+    COMMAND_QUERY,
     PENDING_STATUS,
     STATUS_BY_OUTCOME,
     CommandOptions,
@@ -33,6 +34,7 @@ from services.api.core import (
 from services.api.gateway import NewCommand
 from services.api.handlers import problem_of
 from services.api.problems import MEDIA_TYPE, Problem, invalid, not_found
+from services.api.query import check_query
 
 COMMAND_PATH = "/v1/stations/{station_id}/commands/{action}"
 
@@ -70,8 +72,7 @@ class CommandRoute:
             raise Problem(405, "method-not-allowed", "Method Not Allowed", headers={"Allow": "POST"})
         authorization, idempotency_key = _headers(scope)
         key = await self._api.keys.require(authorization, "operator")
-        query = scope["query_string"]
-        options = read_options(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {})
+        options = read_options(_query(scope["query_string"]))
         payload = read_payload(await _body(receive))
         station = None if "\0" in station_id else await self._api.directory.find(station_id)
         if station is None:
@@ -126,6 +127,15 @@ def _headers(scope: Scope) -> tuple[str | None, str | None]:
         elif name == b"idempotency-key":
             idempotency_key = value.decode("latin-1")
     return authorization, idempotency_key
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    """The parameters of the query. Raises `Problem`."""
+    if not raw:
+        return {}
+    pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True)
+    check_query([name for name, _ in pairs], COMMAND_QUERY)
+    return dict(pairs)
 
 
 async def _body(receive: Receive) -> bytes:

@@ -76,14 +76,12 @@ class Outcome:
     """JSON text."""
 
 
-_QUERY = {"wait", "timeout", "park", "priority"}
+COMMAND_QUERY = frozenset({"wait", "timeout", "park", "priority"})
+"""What `read_options` reads."""
 
 
 def read_options(query: Mapping[str, str]) -> CommandOptions:
     """Read `wait`, `timeout`, `park` and `priority`. Raises `Problem`."""
-    unknown = set(query) - _QUERY
-    if unknown:
-        raise _query_problem(min(unknown)[:50], f"is none of {', '.join(sorted(_QUERY))}")
     park = _flag(query, "park")
     wait = _number(query, "wait", DEFAULT_WAIT_SECONDS, 0.0, MAX_WAIT_SECONDS)
     default_timeout = max(wait, DEFAULT_PARK_SECONDS if park else DEFAULT_WAIT_SECONDS)

@@ -147,8 +147,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
         problem = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for operations in document["paths"].values():
+        for path, operations in document["paths"].items():
             for operation in operations.values():
+                if path.startswith("/v1/"):
+                    operation["responses"]["400"] = {"description": "The request cannot be read", "content": problem}
                 operation["responses"]["422"] = {"description": "The request is not valid", "content": problem}
                 operation["responses"].setdefault("401", {"description": "No valid API key", "content": problem})
         app.openapi_schema = document

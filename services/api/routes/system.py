@@ -22,6 +22,7 @@ from services.api.reading import JsonResponse
 from services.api.store import system as store
 
 router = APIRouter(tags=["system"])
+probes = APIRouter(include_in_schema=False)
 
 _REMEMBER_SECONDS = 2.0
 
@@ -116,13 +117,13 @@ async def show_action(version: str, action: str, _: Viewer) -> Response:
     )
 
 
-@router.get("/livez", include_in_schema=False)
+@probes.get("/livez")
 async def livez(request: Request) -> Response:
     health: Health = request.app.state.health
     return _probe(health.problems(health.live))
 
 
-@router.get("/readyz", include_in_schema=False)
+@probes.get("/readyz")
 async def readyz(request: Request) -> Response:
     health: Health = request.app.state.health
     return _probe(health.problems(health.ready))
