@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,6 +205,20 @@ def _log_failure(step: str, processor: Processor[Any], record: Record) -> None:
     )
 
 
+def _topics(results: Sequence[tuple[int, Result]]) -> set[str]:
+    return {result.topic for _, result in results}
+
+
+def _outgrown(results: Sequence[tuple[int, Result]], counts: Mapping[str, int]) -> set[str]:
+    """The topics that may have more partitions than we know, for a result is for one of them."""
+    found = set()
+    for _, result in results:
+        number = result.partition
+        if number is not None and number >= counts[result.topic]:
+            found.add(result.topic)
+    return found
+
+
 def _completed(result: Result, partition: int, now_ms: int) -> Result:
     """A result with the partition and the timestamp that it lacks."""
     partition = partition if result.partition is None else result.partition
@@ -225,17 +239,20 @@ class Outbox:
 
     async def address(self, results: Sequence[tuple[int, Result]], now_ms: int) -> list[tuple[int, Result]]:
         """The same results, ready to be stored; what cannot be delivered is replaced by its dead letter."""
+        counts = {topic: self._producer.partitions(topic) or await self._ask(topic) for topic in _topics(results)}
+        for topic in _outgrown(results, counts):
+            counts[topic] = await self._ask(topic)
+        return self._placed(results, counts, now_ms)
+
+    def _placed(
+        self, results: Sequence[tuple[int, Result]], counts: Mapping[str, int], now_ms: int
+    ) -> list[tuple[int, Result]]:
         limit = self._producer.max_request_bytes
-        counts: dict[str, int] = {}
         addressed = []
         key, partition, of_count = b"", 0, 0  # the last that was looked up: one event has several results
         for source, result in results:
             topic, number = result.topic, result.partition
-            count = counts.get(topic)
-            if count is None:
-                count = counts[topic] = self._producer.partitions(topic) or await self._ask(topic)
-            if number is not None and number >= count:
-                count = counts[topic] = await self._ask(topic)
+            count = counts[topic]
             if count == 0 or (number is not None and not 0 <= number < count):
                 result = self._undeliverable(result, "unknown-partition", now_ms)
             elif record_size(result.key, result.value, result.headers) > limit:

@@ -50,3 +50,26 @@ async def test_a_dead_letter_between_them_is_placed_by_its_own_topic() -> None:
         placed = [(result.topic, result.partition, result.timestamp_ms) for _, result in addressed]
         of_seven, of_five = producer.partition_for("many", key), producer.partition_for(DEAD_LETTER_TOPIC, key)
         assert placed == [("many", of_seven, 5), (DEAD_LETTER_TOPIC, of_five, 5), ("as-many", of_seven, 3)]
+
+
+async def test_a_topic_that_has_grown_is_asked_about_once_for_all_results() -> None:
+    class Growing(Placing):
+        asked = 0
+
+        async def refresh(self, topic: str) -> int | None:
+            self.asked += 1
+            return self.partitions(topic)
+
+        def partitions(self, topic: str) -> int | None:
+            return 12 if self.asked else COUNTS[topic]
+
+    producer: Any = Growing()
+    results = [Result("few", b"CS1", b"v", number) for number in (0, 11, 12, 9)]
+    addressed = await Outbox(producer, "unit").address([(1, result) for result in results], 5)
+    assert [(result.topic, result.partition) for _, result in addressed if result.topic == "few"] == [
+        ("few", 0),
+        ("few", 11),
+        ("few", 9),
+    ]
+    assert addressed[2][1].topic == DEAD_LETTER_TOPIC
+    assert producer.asked == 1
