@@ -268,16 +268,7 @@ class Outbox:
 
     def produce(self, results: Sequence[Result]) -> None:
         """Hand results over, in order."""
-        append = self._producer.append
-        for result in results:
-            append(
-                result.topic,
-                result.partition or 0,
-                key=result.key,
-                value=result.value,
-                timestamp_ms=result.timestamp_ms or 0,
-                headers=result.headers,
-            )
+        self._producer.append_results(results)
         topics = [result.topic for result in results]
         for topic in set(topics):
             metrics.results(self._group, topic).inc(topics.count(topic))

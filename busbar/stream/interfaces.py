@@ -131,6 +131,9 @@ class Producer(Protocol):
             RecordTooLarge: Before anything is sent, so that no refused record poisons a partition.
         """
 
+    def append_results(self, results: Sequence[Result]) -> None:
+        """Hand over results, in order; each has its partition and timestamp."""
+
     def partitions(self, topic: str) -> int | None:
         """How many partitions the topic is known to have; `None` while it is unknown."""
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer, errors
 
-from busbar.records import Headers
+from busbar.records import Headers, Result
 from busbar.stream import metrics
 from busbar.stream.interfaces import RecordTooLarge, UnknownTopic
 from busbar.stream.kafka_batches import Entry, PartitionQueue
@@ -210,6 +210,18 @@ class KafkaProducer:
         self.unacknowledged_bytes += size
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._flush_interval, self._tick)
+
+    def append_results(self, results: Sequence[Result]) -> None:
+        """See `Producer.append_results`."""
+        for result in results:
+            self.append(
+                result.topic,
+                result.partition or 0,
+                key=result.key,
+                value=result.value,
+                timestamp_ms=result.timestamp_ms or 0,
+                headers=result.headers,
+            )
 
     def oldest_unacknowledged_seconds(self) -> float:
         """See `Producer.oldest_unacknowledged_seconds`."""

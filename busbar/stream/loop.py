@@ -26,7 +26,7 @@ from busbar.stream.interfaces import Busy, Consumer, Processor, Producer
 from busbar.stream.leases import NO_STATE, Overtaken, ProgressStore, StoreUnavailable, Unstorable
 from busbar.stream.merge import Merge
 from busbar.stream.ownership import Owned, Ownership
-from busbar.stream.results import pack_results
+from busbar.stream.results import pack_by_partition
 from busbar.stream.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -383,11 +383,7 @@ class Worker:
 
     async def _commit(self, state: Any, folded: Folded, results: Sequence[tuple[int, Any]]) -> bool:
         """Commit; `False` if that took longer than the lease: the results are then for whoever claims next."""
-        by_partition: dict[int, list[Any]] = {}
-        for number, result in results:
-            by_partition.setdefault(number, []).append(result)
-        packed = {number: pack_results(its_results) for number, its_results in by_partition.items()}
-        advances = self.ownership.advances(folded.offsets, packed)
+        advances = self.ownership.advances(folded.offsets, pack_by_partition(results))
         began = self._now()
         commit = asyncio.ensure_future(self._store.commit(self._processor, state, advances))
         try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from busbar.records import Headers, Record, TopicPartition
+from busbar.records import Headers, Record, Result, TopicPartition
 from busbar.stream.interfaces import EARLIEST, RecordTooLarge, UnknownTopic
 from busbar.stream.partitioner import Partitioner
 from busbar.stream.results import record_size
@@ -246,6 +246,18 @@ class MemoryProducer:
         self._waiting.append(_Waiting(topic, partition, key, value, timestamp_ms, headers, on_ack, size, now))
         self.unacknowledged_bytes += size
         self._schedule(self._interval)
+
+    def append_results(self, results: Sequence[Result]) -> None:
+        """See `Producer.append_results`."""
+        for result in results:
+            self.append(
+                result.topic,
+                result.partition or 0,
+                key=result.key,
+                value=result.value,
+                timestamp_ms=result.timestamp_ms or 0,
+                headers=result.headers,
+            )
 
     def oldest_unacknowledged_seconds(self) -> float:
         """See `Producer.oldest_unacknowledged_seconds`."""

@@ -7,7 +7,7 @@ LZ4 makes a tenth of them for less time than their way to the database takes, an
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import cramjam
 
@@ -61,6 +61,17 @@ def pack_results(results: Iterable[Result]) -> bytes:
     if len(plain) < _SMALL:
         return plain
     return b"".join((bytes((_LZ4,)), cramjam.lz4.compress_block(plain)))
+
+
+def pack_by_partition(results: Sequence[tuple[int, Result]]) -> dict[int, bytes]:
+    """By partition of the records that they came from, what `pack_results` makes of their results."""
+    by_partition: dict[int, list[Result]] = {}
+    for source, result in results:
+        found = by_partition.get(source)
+        if found is None:
+            found = by_partition[source] = []
+        found.append(result)
+    return {source: pack_results(found) for source, found in by_partition.items()}
 
 
 def unpack_results(data: bytes) -> list[Result]:

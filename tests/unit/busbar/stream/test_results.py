@@ -11,7 +11,7 @@ from busbar.ocpp.versions import Version
 from busbar.records import Record, Result, ReturnAddress, StationCall
 from busbar.stream.dead_letters import dead_letter, undeliverable
 from busbar.stream.replies import reply, reply_error, with_return_address
-from busbar.stream.results import pack_results, record_size, unpack_results
+from busbar.stream.results import pack_by_partition, pack_results, record_size, unpack_results
 
 HEADERS = st.lists(st.tuples(st.text(max_size=20), st.binary(max_size=30)), max_size=3).map(tuple)
 RESULTS = st.builds(
@@ -162,3 +162,11 @@ def test_a_dead_letter_takes_any_text_for_a_detail() -> None:
 def test_a_result_that_cannot_be_delivered_never_stood_anywhere() -> None:
     letter = decode(undeliverable(Result("t", b"k", b"v", 99), "g", "unknown-partition", "d", 5).value)[1]
     assert (letter["topic"], letter["partition"], letter["offset"], letter["value"]) == ("t", 99, -1, b"v")
+
+
+def test_results_are_packed_by_the_partition_that_they_came_from() -> None:
+    results = [(number % 3, Result("t", f"key {number}".encode(), b"v", number, (), 5)) for number in range(7)]
+    packed = pack_by_partition(results)
+    assert {source: unpack_results(data) for source, data in packed.items()} == {
+        source: [result for of, result in results if of == source] for source in range(3)
+    }
