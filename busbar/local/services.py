@@ -33,7 +33,7 @@ KINDS: Mapping[str, Kind] = {
     "router": Kind(Rank.PROCESSOR, 9321),
     "sessions": Kind(Rank.PROCESSOR, 9331),
     "stations": Kind(Rank.PROCESSOR, 9341),
-    "billing": Kind(Rank.PROCESSOR, 9351, nice=10),
+    "billing": Kind(Rank.PROCESSOR, 9351, nice=15),
     "api": Kind(Rank.API, 9411, "BUSBAR_API_LISTEN", 9410),
 }
 """Every service, in the order in which they start. Further processes of a kind get the next ports."""
