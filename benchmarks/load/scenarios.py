@@ -42,6 +42,10 @@ PAIRS = 10
 
 ONE = Shape()
 TWO = Shape(edges=2, sessions=2)
+OPEN = Shape(lot="open loops")
+"""After closed loops PostgreSQL is busy with their rows for minutes (vacuum, checkpoints), and answers later."""
+BACKLOG = Shape(lot="a backlog")
+"""A sessions process that has had other fleets keeps their state, and takes a tenth longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +195,7 @@ def opened(rate: int) -> Scenario:
             note_lateness(row, fleet)
             return [await drain(row, fleet)]
 
-    return Scenario(name, title, run)
+    return Scenario(name, title, run, OPEN)
 
 
 def note_lateness(row: Row, fleet: Fleet) -> None:
@@ -535,9 +539,9 @@ _ALL = (
     beside_billing("billing", "TransactionEvent 2.0.1"),
     beside_billing("billing-1000", "TransactionEvent, open loop 1,000/s", 1000.0),
     Scenario("storm", "5,000 stations connect and boot at once", storm),
-    Scenario("scaling", "the same rate from ever more stations", scaling),
+    Scenario("scaling", "the same rate from ever more stations", scaling, OPEN),
     Scenario("idle", "sockets that send nothing", idle),
-    Scenario("replay", "a backlog folded by one sessions process", replay),
+    Scenario("replay", "a backlog folded by one sessions process", replay, BACKLOG),
     Scenario("commands", "commands through the API", commands, TWO),
     Scenario("takeover", "a sessions process is killed, and one stopped", takeover, TWO),
 )

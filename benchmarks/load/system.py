@@ -39,9 +39,12 @@ class Shape:
 
     edges: int = 1
     sessions: int = 1
+    lot: str = ""
+    """Scenarios of one lot share a system. Others get one that has not done their work before."""
 
     def __str__(self) -> str:
-        return f"{self.edges} edge{'s' * (self.edges > 1)}, {self.sessions} sessions"
+        lot = f", for {self.lot}" if self.lot else ""
+        return f"{self.edges} edge{'s' * (self.edges > 1)}, {self.sessions} sessions{lot}"
 
 
 @dataclass(frozen=True, slots=True)
