@@ -1,7 +1,6 @@
 """Results as the progress row stores them: everything that is needed to produce them once more, byte for byte.
 
-They are written with every commit and read only by whoever takes a partition over. Results of one batch are much alike:
-LZ4 makes a tenth of them for less time than their way to the database takes, and than PostgreSQL takes to log them.
+They are written with every commit and read only by whoever takes a partition over.
 """
 
 from __future__ import annotations
@@ -9,15 +8,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
-import cramjam
-
+from busbar.lz4_blocks import compress, decompress
 from busbar.records import Headers, Result
 
 _PLAIN = 1
-_LZ4 = 2
-"""The plain form as an LZ4 block that begins with its length."""
-_SMALL = 512
-"""Fewer bytes are stored as they are."""
 _ENTRY = struct.Struct(">HiqIIH")
 """Index of the topic, partition, timestamp, length of the key, length of the value, number of headers."""
 _HEADER = struct.Struct(">HI")
@@ -57,10 +51,7 @@ def pack_results(results: Iterable[Result]) -> bytes:
         return b""
     names = [name.encode() for name in topics]
     table = b"".join(len(name).to_bytes(2, "big") + name for name in names)
-    plain = b"".join((_COUNT.pack(_PLAIN, len(names), count), table, *parts))
-    if len(plain) < _SMALL:
-        return plain
-    return b"".join((bytes((_LZ4,)), cramjam.lz4.compress_block(plain)))
+    return compress(b"".join((_COUNT.pack(_PLAIN, len(names), count), table, *parts)))
 
 
 def pack_by_partition(results: Sequence[tuple[int, Result]]) -> dict[int, bytes]:
@@ -78,8 +69,7 @@ def unpack_results(data: bytes) -> list[Result]:
     """The results in `pack_results`' bytes. Raises `ValueError` for a format that this version does not know."""
     if not data:
         return []
-    if data[0] == _LZ4:
-        data = bytes(cramjam.lz4.decompress_block(data[1:]))
+    data = decompress(data)
     stored_format, topic_count, count = _COUNT.unpack_from(data)
     if stored_format != _PLAIN:
         raise ValueError(f"stored results have format {stored_format}, which this version does not know")

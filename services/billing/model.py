@@ -203,6 +203,8 @@ class State:
     book: TariffBook
     policy: Policy = field(default_factory=Policy)
     partitions: dict[int, Partition] = field(default_factory=dict)
+    written: list[Charge] = field(default_factory=list)
+    """Sessions whose rows are written."""
     cdrs: list[Cdr] = field(default_factory=list)
     unattributed: list[Event] = field(default_factory=list)
     station_costs: dict[str, StationCost] = field(default_factory=dict)

@@ -226,15 +226,14 @@ class BillingProcessor:
     def committed(self, state: State) -> None:
         """The batch of this state is committed: it counts, and the next one need not load it again."""
         metrics.count(state)
+        for written in state.written:
+            written.due, written.loaded = False, None
         for number, partition in state.partitions.items():
             charges = partition.charges
             for session_id in [event.head.session_id for event in partition.events] + [*partition.changed]:
                 charge = charges.get(session_id)
                 if charge is not None and _is_over(charge):
                     del charges[session_id]
-            for charge in charges.values():
-                if charge.due:
-                    charge.due, charge.loaded = False, None
             partition.events.clear()
             partition.changed.clear()
             if len(partition.charges) > _MOST_CHARGES:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from struct import Struct
 from typing import Any
 
+from busbar.lz4_blocks import compress, decompress
 from busbar.pricing.session_facts import dump_observations, load_observations
 from busbar.stream.interfaces import StoreCall
 from services.billing.core import price_so_far
@@ -103,12 +104,14 @@ async def load_journal(connection: Any, partitions: Sequence[int]) -> list[tuple
 
 
 def pack_entries(values: Iterable[bytes]) -> bytes:
-    """Values one behind the other, each after its length."""
-    return b"".join([part for value in values for part in (_LENGTH.pack(len(value)), value)])
+    """Values one behind the other, each after its length, compressed."""
+    pack = _LENGTH.pack  # its first byte is 0: no record is that long
+    return compress(b"".join([part for value in values for part in (pack(len(value)), value)]))
 
 
 def unpack_entries(packed: bytes) -> list[bytes]:
-    """What `pack_entries` has packed."""
+    """What `pack_entries` has packed, or the versions before it, which did not compress."""
+    packed = decompress(packed)
     found, position = [], 0
     while position < len(packed):
         (length,) = _LENGTH.unpack_from(packed, position)
@@ -120,7 +123,7 @@ def unpack_entries(packed: bytes) -> list[bytes]:
 
 def store_call(state: State) -> StoreCall:
     """Everything that the batch has changed, as one call."""
-    charges: list[Charge] = []
+    charges = state.written = []
     journal = []
     for partition in state.partitions.values():
         if partition.events or partition.changed or due_charges(partition, state.policy.journal_batches):
