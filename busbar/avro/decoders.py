@@ -39,7 +39,12 @@ DECODE_ERRORS = (IndexError, struct.error, ValueError)
 
 
 def compile_decoder(
-    writer: Schema, reader: Schema | None = None, record: Record | None = None, *, packed_samples: bool = False
+    writer: Schema,
+    reader: Schema | None = None,
+    record: Record | None = None,
+    *,
+    packed_samples: bool = False,
+    plain: bool = False,
 ) -> Decoder:
     """The decoder of a schema, or of one record inside it.
 
@@ -48,20 +53,23 @@ def compile_decoder(
         reader: The schema whose shape the value gets; the writer's own unless another is given.
         record: Which record of the writer to read; its root unless another is given.
         packed_samples: Leave sampled values as `PackedSamples` where they are like some before.
+        plain: Records become tuples of the reader's fields, in its order, and decimals whole numbers of their smallest
+            unit, of 64 bits at most. For who reads a schema of ours record by record.
 
     Raises:
         SchemaError: The reader cannot follow the writer.
     """
     reader = reader or writer
     root = record or writer.root
-    return _Generator(writer, reader, packed_samples).generate(root, reader.records.get(root.name, root))
+    return _Generator(writer, reader, packed_samples, plain).generate(root, reader.records.get(root.name, root))
 
 
 class _Generator:
-    def __init__(self, writer: Schema, reader: Schema, packed_samples: bool) -> None:
+    def __init__(self, writer: Schema, reader: Schema, packed_samples: bool, plain: bool) -> None:
         self.writer = writer
         self.reader = reader
         self.packed_samples = packed_samples
+        self.plain = plain
         self.source = Source(f"The decoder of {writer.name}.", DECODING, ("c", "q", "u"))
         self.shared = records_used_twice(writer)
         self.functions: dict[str, str] = {}
@@ -72,7 +80,8 @@ class _Generator:
         entry = self.function(root, reader)
         while self.pending:
             name, record, reader = self.pending.pop()
-            with self.source.function(f"def {name}(data: bytes, p: i64) -> tuple[dict[str, Any], i64]:"):
+            made = "tuple[Any, ...]" if self.plain else "dict[str, Any]"
+            with self.source.function(f"def {name}(data: bytes, p: i64) -> tuple[{made}, i64]:"):
                 self.record(record, reader, "d", 0)
                 self.source.line("return d, p")
         return self.source.compile(entry, self.writer.name)
@@ -95,13 +104,19 @@ class _Generator:
 
     def closed_record(self, record: Record, reader: Record, value: str, depth: int) -> None:
         line = self.source.line
-        line(f"{value}: dict[str, Any] = {{}}")
         wanted = {entry.name: entry for entry in reader.fields}
+        if self.plain:
+            targets = {name: self.source.fresh("f") for name in wanted}
+            for target in targets.values():
+                line(f"{target}: Any")
+        else:
+            targets = {name: f"{value}[{name!r}]" for name in wanted}
+            line(f"{value}: dict[str, Any] = {{}}")
         for entry in record.fields:
             if entry.name not in wanted:
                 self.skip(entry.type, depth)
                 continue
-            target, reader_type = f"{value}[{entry.name!r}]", wanted[entry.name].type
+            target, reader_type = targets[entry.name], wanted[entry.name].type
             if entry.default == "" and entry.type == reader_type == Primitive("string"):
                 with self.source.block("if data[p]:"):
                     self.primitive(entry.type, target)
@@ -113,7 +128,9 @@ class _Generator:
         written = {entry.name for entry in record.fields}
         for entry in reader.fields:
             if entry.name not in written:
-                line(f"{value}[{entry.name!r}] = {self.default(entry)!r}")
+                line(f"{targets[entry.name]} = {self.default(entry)!r}")
+        if self.plain:
+            line(f"{value}: tuple[Any, ...] = ({''.join(f'{target}, ' for target in targets.values())})")
 
     def default(self, entry: Field) -> Any:
         if entry.default is NO_DEFAULT:
@@ -124,6 +141,8 @@ class _Generator:
 
     def open_record(self, record: Record, value: str, depth: int) -> None:
         line, block = self.source.line, self.source.block
+        if self.plain:
+            raise SchemaError(f"{record.name} has members of any name: it is no tuple")
         if record.fields[-1].name != EXTRA:
             raise SchemaError(f"{record.name}: {EXTRA} comes last")
         fields = record.fields[:-1]
@@ -236,6 +255,10 @@ class _Generator:
             case Primitive("string"):
                 self.octets()
                 line(f"{target} = data[p:q].decode()")
+                line("p = q")
+            case Primitive("bytes", logical="decimal") if self.plain:
+                self.octets()
+                line(f"{target} = decode_unscaled(data, p, q)")
                 line("p = q")
             case Primitive("bytes", logical="decimal", precision=precision, scale=scale):
                 self.octets()

@@ -11,11 +11,14 @@ import struct
 from collections.abc import Mapping
 from decimal import Context, Decimal, Inexact, InvalidOperation, Rounded
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from busbar.avro.errors import InvalidAvro
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 LONG_MIN: Final = -(1 << 63)
 LONG_MAX: Final = (1 << 63) - 1
@@ -203,6 +206,17 @@ def encode_decimal(path: str, value: Any, scale: int, context: Context) -> bytes
         told = f"{path}: {value} does not fit into {context.prec} digits with {scale} decimal places"
         raise InvalidAvro(told) from None
     return unscaled.to_bytes(unscaled.bit_length() // 8 + 1, "big", signed=True)
+
+
+def decode_unscaled(data: bytes, begin: i64, end: i64) -> int:
+    """Read a decimal as a whole number of its smallest unit, big-endian. Raises `InvalidAvro` outside of 64 bits."""
+    if end - begin > 8:
+        raise InvalidAvro(f"a decimal of {end - begin} bytes at byte {begin}")
+    value: i64 = -1 if begin < end and data[begin] > 127 else 0
+    while begin < end:
+        value = value << 8 | data[begin]
+        begin += 1
+    return value
 
 
 def decode_decimal(raw: bytes, scale: int, context: Context) -> Decimal:

@@ -30,7 +30,7 @@ DECODING = f"""\
 {_TYPES}
 from busbar.avro.decoding import bad_boolean, bad_branch, decode_extra, not_null
 from busbar.avro.primitives import INSTANTS_READ, decimal_context, decode_block, decode_decimal, decode_instant
-from busbar.avro.primitives import decode_length, decode_long, load_json, unpack_double, unpack_float
+from busbar.avro.primitives import decode_length, decode_long, decode_unscaled, load_json, unpack_double, unpack_float
 from busbar.avro.sample_decoder import SampleDecoder
 """
 """What the lines of a decoder may refer to."""

@@ -6,7 +6,6 @@ All events of a session begin with the same bytes, the *head*: who, where, which
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
@@ -17,18 +16,23 @@ from busbar.avro import InvalidAvro, decode
 from busbar.avro.codec import header_of, newest
 from busbar.avro.decoders import DECODE_ERRORS, Decoder, compile_decoder
 from busbar.avro.schema import parse_schema
-from busbar.pricing.session_facts import MICRO, Frame, Observation, observe
+from busbar.pricing.session_facts import MICRO, Frame, Observation, Point, observe
 from busbar.stream.interfaces import InvalidRecord
 
 SCHEMA = "csms.SessionEvent"
 _LAST_OF_HEAD = "time_zone"
-_UNREAD = frozenset(
-    (
-        *("complete", "station_at", "trigger", "power_w", "current_a", "soc_percent"),
-        *("stop_reason", "stop_id_token", "missing_seq_nos", "station_tariff_id"),
-    )
+_READ = (
+    *("event_id", "sequence", "kind", "state", "final", "offline", "at", "received_at", "started_at", "ended_at"),
+    *("seq_no", "charging_state", "energy_wh", "energy_rung", "register_begin_wh", "register_end_wh", "points"),
+    *("flags", "signed_values", "cost_details", "tariff_changes", "reserved_at"),
 )
-"""What nobody here looks at."""
+"""What is read behind the head, in the order in which `_event` takes it."""
+_MEMBERS = {
+    "points": ("at", "register_wh", "power_w", "current_a"),
+    "signed_values": ("at", "context", "data", "encoding_method", "signing_method", "public_key"),
+    "tariff_changes": ("at", "tariff_id", "tariff_version"),
+}
+"""What is read of the records in some of these; signed values and changes are kept as they come."""
 _MOST_HEADS = 65_536
 _ID_END = 42
 """The session's id stands from 5 up to here, with its length."""
@@ -146,72 +150,88 @@ def _read_other(raw: bytes, partition: int) -> Event:
     if name != SCHEMA:
         raise InvalidRecord("undecodable", f"{name} is not {SCHEMA}")
     head = _head({each: value[each] for each in HEAD_FIELDS})
-    for each in ("energy_wh", "register_begin_wh", "register_end_wh"):
-        value[each] = _octets(value[each])
-    for point in value["points"]:
-        point["register_wh"] = _octets(point["register_wh"])
-    return _event(head, value, raw, partition)
+    for each, members in _MEMBERS.items():
+        value[each] = [tuple([_unscaled(item[name]) for name in members]) for item in value[each]]
+    return _event(head, tuple([_unscaled(value[each]) for each in _READ]), raw, partition)
 
 
-def _event(head: Head, tail: dict[str, Any], raw: bytes, partition: int) -> Event:
-    at_ms, sequence, order = tail["at"], tail["sequence"], tail["seq_no"]
-    begin, end = tail["register_begin_wh"], tail["register_end_wh"]
-    points = [
-        (
-            point["at"],
-            None if (register := point["register_wh"]) is None else _uwh(register),
-            None if (power := point["power_w"]) is None else _micro(power),
-            None if (current := point["current_a"]) is None else _micro(current),
-        )
-        for point in tail["points"]
-    ]
-    signed, changes = tail["signed_values"], tail.get("tariff_changes")
+def _unscaled(value: Any) -> Any:
+    """Energy in micro-Wh; anything else as it is. Raises `InvalidAvro` for what no table has room for."""
+    if not isinstance(value, Decimal):
+        return value
+    micro = int(value.scaleb(6))
+    if not -(1 << 63) <= micro < 1 << 63:
+        raise InvalidAvro(f"{SCHEMA}: energy of {value} Wh")
+    return micro
+
+
+def _event(head: Head, tail: tuple[Any, ...], raw: bytes, partition: int) -> Event:
+    (
+        event_id,
+        sequence,
+        kind,
+        state,
+        final,
+        offline,
+        at_ms,
+        received_ms,
+        started_ms,
+        ended_ms,
+        order,
+        charging_state,
+        energy_uwh,
+        rung,
+        begin_uwh,
+        end_uwh,
+        points,
+        flags,
+        signed,
+        cost_details,
+        changes,
+        reserved_ms,
+    ) = tail
     return Event(
         head,
         partition,
-        tail["event_id"],
+        event_id,
         sequence,
-        tail["kind"],
-        tail["state"],
-        tail["final"],
-        tail["offline"],
-        tail["received_at"],
+        kind,
+        state,
+        final,
+        offline,
+        received_ms,
         Frame(
             at_ms,
-            tail["started_at"],
-            tail["ended_at"],
-            _uwh(tail["energy_wh"]),
-            tail["energy_rung"],
-            None if begin is None else _uwh(begin),
-            None if end is None else _uwh(end),
-            tuple([(each["at"], each["tariff_id"], each["tariff_version"]) for each in changes]) if changes else (),
-            tail.get("reserved_at"),
+            started_ms,
+            ended_ms,
+            energy_uwh,
+            rung,
+            begin_uwh,
+            end_uwh,
+            tuple(changes) if changes else (),
+            reserved_ms,
         ),
-        observe(at_ms, sequence if order is None else order, tail["charging_state"], points),
-        [_signed(value) for value in signed] if signed else [],
-        tail["flags"],
+        observe(
+            at_ms,
+            sequence if order is None else order,
+            charging_state,
+            [_point(at, register, power, current) for at, register, power, current in points],
+        ),
+        signed,
+        flags,
         raw,
         order is not None,
-        tail["cost_details"],
+        cost_details,
     )
 
 
-def _signed(value: Mapping[str, Any]) -> Signed:
+def _point(at_ms: int, register: int | None, power_w: float | None, current_a: float | None) -> Point:
     return (
-        value["at"],
-        value["context"],
-        value["data"],
-        value["encoding_method"],
-        value["signing_method"],
-        value["public_key"],
+        at_ms,
+        register,
+        None if power_w is None else _micro(power_w),
+        None if current_a is None else _micro(current_a),
     )
-
-
-def _uwh(octets: bytes) -> int:
-    """Energy in micro-Wh. Raises `InvalidAvro` for what no table has room for."""
-    if len(octets) > 8:
-        raise InvalidAvro(f"{SCHEMA}: energy of {len(octets)} bytes")
-    return int.from_bytes(octets, "big", signed=True)
 
 
 def _micro(value: float) -> int | None:
@@ -219,36 +239,29 @@ def _micro(value: float) -> int | None:
     return round(value * MICRO) if -1e12 < value < 1e12 else None
 
 
-def _octets(value: Decimal | None) -> bytes | None:
-    """A decimal with six places as Avro writes it."""
-    if value is None:
-        return None
-    micro = int(value.scaleb(6))
-    return micro.to_bytes(micro.bit_length() // 8 + 1, "big", signed=True)
-
-
 @cache
 def decoders() -> tuple[bytes, Decoder, Decoder]:
-    """The header of the newest schema, and decoders of its first fields and of the others.
+    """The header of the newest schema, and decoders of its first fields and of what is read of the others.
 
-    Decimals stay bytes.
+    The first makes a dict, the second a plain tuple.
     """
     entry = newest(SCHEMA)
     source = json.loads(entry.schema)
     fields = source["fields"]
     split = [field["name"] for field in fields].index(_LAST_OF_HEAD) + 1
-    head = {**source, "fields": fields[:split]}
-    tail = {**source, "fields": [_plain(field) for field in fields[split:]]}
-    read = {**source, "fields": [field for field in tail["fields"] if field["name"] not in _UNREAD]}
+    head, tail = {**source, "fields": fields[:split]}, {**source, "fields": fields[split:]}
+    by_name = {field["name"]: field for field in fields}
+    read = {**source, "fields": [_reduced(by_name[name]) for name in _READ]}
     read_head = compile_decoder(parse_schema(head))
-    return header_of(entry), read_head, compile_decoder(parse_schema(tail), parse_schema(read))
+    return header_of(entry), read_head, compile_decoder(parse_schema(tail), parse_schema(read), plain=True)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    if value.get("logicalType") == "decimal":
-        return "bytes"
-    return {name: _plain(each) for name, each in value.items()}
+def _reduced(field: dict[str, Any]) -> dict[str, Any]:
+    """A field with only those members of its records that are read, in the order in which they are taken."""
+    members = _MEMBERS.get(field["name"])
+    if members is None:
+        return field
+    items = field["type"]["items"]
+    by_name = {member["name"]: member for member in items["fields"]}
+    record = {**items, "fields": [by_name[name] for name in members]}
+    return {**field, "type": {**field["type"], "items": record}}

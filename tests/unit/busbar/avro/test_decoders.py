@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from busbar.avro import InvalidAvro, SchemaError, decode, decode_call, encode
+from busbar.avro.codec import newest
 from busbar.avro.decoders import DECODE_ERRORS, compile_decoder
 from busbar.avro.encoders import compile_encoder
 from busbar.avro.examples import example_value
@@ -163,6 +165,54 @@ def test_old_data_is_read_in_the_shape_of_the_newest_schema(
     assert {name: type(member) for name, member in found.items()} == {
         name: type(member) for name, member in expected.items()
     }
+
+
+# -- plain tuples ---------------------------------------------------------------------------------------------
+
+ENERGY = {"type": "bytes", "logicalType": "decimal", "precision": 24, "scale": 6}
+POINT = {
+    "type": "record",
+    "name": "Point",
+    "fields": [{"name": "at", "type": "long"}, {"name": "wh", "type": ["null", ENERGY]}],
+}
+
+
+def reread_plain(writer: Schema, reader: Schema, value: dict[str, Any]) -> Any:
+    """Write with one schema and read with another as tuples."""
+    out = bytearray()
+    compile_encoder(writer)(out, value)
+    found, end = compile_decoder(writer, reader, plain=True)(bytes(out), 0)
+    assert end == len(out)
+    return found
+
+
+def test_records_are_tuples_of_the_readers_fields_in_its_order() -> None:
+    old = schema(("a", "string"), ("unread", "string"), ("points", {"type": "array", "items": POINT}), ("b", "long"))
+    new = schema(("b", "long"), ("c", "string", "-"), ("points", {"type": "array", "items": POINT}), ("a", "string"))
+    points = [{"at": 5, "wh": Decimal("-1.5")}, {"at": 6, "wh": None}]
+    found = reread_plain(old, new, {"a": "x", "unread": "y", "points": points, "b": 2})
+    assert found == (2, "-", [(5, -1_500_000), (6, None)], "x")
+    assert reread_plain(schema(), schema(), {}) == ()
+
+
+@given(st.integers(1 - (1 << 63), (1 << 63) - 1))
+def test_plain_decimals_are_whole_numbers_of_their_smallest_unit(micro: int) -> None:
+    energy = schema(("wh", ENERGY))
+    assert reread_plain(energy, energy, {"wh": Decimal(micro).scaleb(-6)}) == (micro,)
+
+
+def test_plain_decimals_have_64_bits_at_most_and_are_not_cut_short() -> None:
+    decoder = compile_decoder(schema(("wh", ENERGY)), plain=True)
+    assert decoder(b"\x00", 0) == ((0,), 1)
+    with pytest.raises(InvalidAvro, match="a decimal of 9 bytes at byte 1"):
+        decoder(b"\x12" + bytes(9), 0)
+    with pytest.raises(DECODE_ERRORS):
+        decoder(b"\x08\x01\x02", 0)
+
+
+def test_a_record_with_members_of_any_name_is_no_tuple() -> None:
+    with pytest.raises(SchemaError, match="no tuple"):
+        compile_decoder(newest("ocpp.v16.Heartbeat").parsed(), plain=True)
 
 
 def test_defaults_are_not_shared() -> None:
