@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import statistics
@@ -90,12 +91,11 @@ class Comparison:
 
     def _rates(self) -> list[str]:
         without, those = ([each.row.rate for each in slices] for slices in (self.without, self.those_with))
-        pairs = sorted(b / a for a, b in zip(without, those, strict=True))
-        low, high = pairs[len(pairs) // 4], pairs[-1 - len(pairs) // 4]
+        pairs = [b / a for a, b in zip(without, those, strict=True)]
+        error = statistics.stdev(pairs) / math.sqrt(len(pairs))
         return [
-            f"{statistics.median(those) / statistics.median(without):.3f} of the rate without it"
-            f" (medians of {len(pairs)} slices each; half of the pairs {low:.3f} to {high:.3f},"
-            f" median {statistics.median(pairs):.3f})"
+            f"{statistics.fmean(pairs):.3f} ± {error:.3f} of the rate without it (mean of {len(pairs)} pairs of slices"
+            f" and its standard error; {statistics.median(those) / statistics.median(without):.3f} by medians)"
         ]
 
     def _latencies(self) -> list[str]:

@@ -76,7 +76,7 @@ class Bench:
     async def _measure(self, scenario: Scenario, system: System) -> bool:
         """Measure one; whether that worked."""
         try:
-            async with asyncio.timeout(LIMIT_SECONDS):
+            async with asyncio.timeout(LIMIT_SECONDS * max(1.0, self.options.pairs / 10)):
                 rows = await scenario.run(system, self.options)
         except Exception as error:
             self._failed(scenario, error)
@@ -135,6 +135,7 @@ def run_until_told(work: Coroutine[Any, Any, T]) -> T:
 @click.option("--seconds", default=8.0, show_default=True, help="Measured time of each.")
 @click.option("--warm", default=3.0, show_default=True, help="Warm-up before each, with the same load.")
 @click.option("--warm-stack", default=25.0, show_default=True, help="Warm-up of a system that was just started.")
+@click.option("--pairs", default=10, show_default=True, help="Slices with billing, and as many without.")
 @click.option("--edges", type=int, help="Edge processes, for all scenarios; else what each needs.")
 @click.option("--sessions", type=int, help="Sessions processes, for all scenarios; else what each needs.")
 @click.option("--quick", "is_quick", is_flag=True, help=f"{', '.join(QUICK)} unless others are named; short.")
@@ -149,6 +150,7 @@ def main(
     seconds: float,
     warm: float,
     warm_stack: float,
+    pairs: int,
     edges: int | None,
     sessions: int | None,
     is_quick: bool,
@@ -158,7 +160,7 @@ def main(
 ) -> None:
     """Measure Busbar on this machine."""
     raise_open_files()
-    options = Options(stations=stations, seconds=seconds, warm=warm)
+    options = Options(stations=stations, seconds=seconds, warm=warm, pairs=pairs)
     if is_quick:
         names, options, warm_stack = names or QUICK, quick(options), min(warm_stack, 12.0)
     shape = Shape(edges or 1, sessions or 1) if edges or sessions else None

@@ -37,8 +37,6 @@ TAKEOVER_RATE = 500.0
 BACKLOG_SECONDS = 40.0
 """A machine that makes no backlog of the wanted length in so long gets a shorter one."""
 REPLAY_SECONDS = 60.0
-PAIRS = 10
-"""Slices with billing, and as many without; each is a quarter of the measured time of other scenarios."""
 
 ONE = Shape()
 TWO = Shape(edges=2, sessions=2)
@@ -57,6 +55,8 @@ class Options:
     """Measured time of each scenario."""
     warm: float = 3.0
     """Before each, with the same load."""
+    pairs: int = 10
+    """Slices with billing, and as many without; each is a quarter of the measured time of other scenarios."""
     backlog: int = 60_000
 
 
@@ -412,7 +412,7 @@ async def _in_turn(
     await its.caught_up(fleet)
     system.look()
     begin = system.accounts()
-    for number in range(2 * PAIRS):
+    for number in range(2 * options.pairs):
         has_billing = number % 4 in (1, 2)
         if has_billing:
             its.go_on()
