@@ -43,7 +43,7 @@ def apply(state: State, event: Event) -> list[Result]:
     partition = state.partitions[event.partition]
     charge = partition.charges.get(session_id)
     if charge is None:
-        charge = partition.charges[session_id] = Charge(event.head, due=True)
+        charge = partition.charges[session_id] = Charge(event.head)
     if event.sequence <= charge.sequence:
         state.count("events", "repeated")
         return []

@@ -37,6 +37,8 @@ _UNKNOWN = Frame(0, None, None, 0, "none", None, None)
 _LAST = 1 << 40
 """The order of what comes after all events of an instant."""
 
+QUIET_MS = 60_000
+"""After so long the rows of open sessions are written, even if too few batches have come since."""
 MOST_WAITING = 256
 """Facts or events that wait for a tariff; with more, the session is priced from its stored facts."""
 
@@ -168,8 +170,10 @@ class Partition:
     batch: int = 0
     """Counts its batches: the next one to be written."""
     charges: dict[str, Charge] = field(default_factory=dict)
-    begun: dict[int, list[str]] = field(default_factory=dict)
-    """By batch the sessions of which the tables lack something since then."""
+    begun: dict[int, tuple[int, list[str]]] = field(default_factory=dict)
+    """By batch, oldest first, when it was and the sessions of which the tables lack something since then."""
+    is_quiet: bool = False
+    """The rows of all those are written with this batch, for none has come for long."""
     events: list[Event] = field(default_factory=list)
     """Folded in this batch."""
     changed: set[str] = field(default_factory=set)
@@ -194,6 +198,13 @@ class Policy:
     few_events: int = 20
     """A batch with no more events of a partition writes the rows of their sessions at once."""
     telling: Telling = field(default_factory=Telling)
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """Something of a partition's sessions has been in the journal alone for long, or since before it was ours."""
+
+    partition: int
 
 
 @dataclass(slots=True)
@@ -337,9 +348,12 @@ def _signed(value: Sequence[Any]) -> Signed:
     return at_ms, context, data, encoding, signing, key
 
 
-def add_batch(partition: Partition, charges: Iterable[Charge]) -> None:
+def add_batch(partition: Partition, charges: Iterable[Charge], now_ms: int) -> None:
     """Note since which batch the tables lack something of these sessions."""
+    begun: list[str] = []
     for charge in charges:
         if charge.since is None:
             charge.since = partition.batch
-            partition.begun.setdefault(partition.batch, []).append(charge.head.session_id)
+            begun.append(charge.head.session_id)
+    if begun:
+        partition.begun[partition.batch] = now_ms, begun

@@ -13,7 +13,7 @@ from busbar.tariffs import TariffBook
 from services.billing import metrics
 from services.billing.core import apply, look, make_facts, needs_facts, take, unplug
 from services.billing.decoding import Event, read_event
-from services.billing.model import RESERVATION, Charge, Partition, Policy, State, add_batch
+from services.billing.model import QUIET_MS, RESERVATION, Charge, Partition, Policy, Quiet, State, add_batch
 from services.billing.reservations import fold_reservation
 from services.billing.store import (
     UNPLUGGED,
@@ -36,7 +36,7 @@ _MANY = 2_000
 """Observations that are not loaded and priced anew for every event."""
 _MOST_QUIRKS = 200_000
 
-Heard = Event | Look | Unplugged | None
+Heard = Event | Look | Quiet | Unplugged | None
 """What a batch is made of; `None` for a DataTransfer that says nothing of a cost."""
 
 
@@ -95,6 +95,9 @@ class BillingProcessor:
             if known is None:
                 unknown.append(number)
             state.partitions[number] = Partition(number) if known is None else known
+        for event in events:
+            if isinstance(event, Quiet):
+                state.partitions[event.partition].is_quiet = True
         await self._load_partitions(connection, state, unknown)
         for event in events:
             if isinstance(event, Unplugged):
@@ -148,11 +151,13 @@ class BillingProcessor:
             for event in events:
                 session_id = event.head.session_id
                 charge = charges.get(session_id)
-                if charge is not None and event.sequence > charge.sequence:
+                if charge is None:
+                    charge = charges[session_id] = Charge(event.head)
+                if event.sequence > charge.sequence:
                     take_again(charge, event)
                     partition.charges[session_id] = charge
                     touched.append(charge)
-            add_batch(partition, touched)
+            add_batch(partition, touched, state.now_ms)
             partition.batch = batch + 1
 
     async def _load_sessions(
@@ -211,7 +216,7 @@ class BillingProcessor:
                 return look(state, event)
             case Unplugged():
                 return unplug(state, event)
-            case None:
+            case Quiet() | None:
                 return ()
 
     def store_call(self, state: State) -> StoreCall:
@@ -236,6 +241,7 @@ class BillingProcessor:
                     del charges[session_id]
             partition.events.clear()
             partition.changed.clear()
+            partition.is_quiet = False
             if len(partition.charges) > _MOST_CHARGES:
                 partition.charges = {key: each for key, each in partition.charges.items() if each.since is not None}
             self._partitions[number] = partition
@@ -244,16 +250,21 @@ class BillingProcessor:
         """Partitions are not owned any more, or what the last commit did is not known: keep nothing."""
         self._partitions.clear()
 
-    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Look]:
-        """Sessions whose stations may have to be told a cost by the clock."""
-        return [
-            Look(number, session_id, at_ms)
-            for number in partitions
-            if number in self._partitions
-            for at_ms, session_id in self._partitions[number].looks.due(now_ms)
-        ]
+    async def due(self, connection: Any, partitions: Sequence[int], now_ms: int) -> Sequence[Look | Quiet]:
+        """Sessions whose stations may have to be told a cost by the clock, and partitions whose rows have waited."""
+        found: list[Look | Quiet] = []
+        for number in partitions:
+            partition = self._partitions.get(number)
+            if partition is None:  # nothing has come of it since it was taken over
+                found.append(Quiet(number))
+                continue
+            found += [Look(number, session_id, at_ms) for at_ms, session_id in partition.looks.due(now_ms)]
+            oldest = next(iter(partition.begun.values()), None)
+            if oldest is not None and now_ms - oldest[0] >= QUIET_MS:
+                found.append(Quiet(number))
+        return found
 
-    def partition_of_event(self, event: Event | Look | Unplugged) -> int:
+    def partition_of_event(self, event: Event | Look | Quiet | Unplugged) -> int:
         return event.partition
 
 

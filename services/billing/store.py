@@ -126,7 +126,8 @@ def store_call(state: State) -> StoreCall:
     charges = state.written = []
     journal = []
     for partition in state.partitions.values():
-        if partition.events or partition.changed or due_charges(partition, state.policy.journal_batches):
+        is_due = partition.is_quiet or due_charges(partition, state.policy.journal_batches)
+        if partition.events or partition.changed or is_due:
             charges += _settle(state, partition)
             journal.append(_journal(partition, state.policy.journal_batches))
             partition.batch += 1
@@ -144,12 +145,17 @@ def store_call(state: State) -> StoreCall:
 
 def due_charges(partition: Partition, journal_batches: int) -> list[Charge]:
     """The sessions whose rows must be written with this batch, because the journal forgets what they lack."""
-    last, found = partition.batch - journal_batches, []
-    for batch, session_ids in partition.begun.items():
+    last, found = last_due(partition, journal_batches), []
+    for batch, (_, session_ids) in partition.begun.items():
         if batch <= last:
             charges = (partition.charges.get(session_id) for session_id in session_ids)
             found += [charge for charge in charges if charge is not None and charge.since == batch]
     return found
+
+
+def last_due(partition: Partition, journal_batches: int) -> int:
+    """What began with this batch or an earlier one is written."""
+    return partition.batch if partition.is_quiet else partition.batch - journal_batches
 
 
 def _facts(charge: Charge) -> tuple[str, int, bytes]:
@@ -167,7 +173,8 @@ def _settle(state: State, partition: Partition) -> list[Charge]:
     touched = {event.head.session_id: partition.charges[event.head.session_id] for event in partition.events}
     touched |= {session_id: partition.charges[session_id] for session_id in partition.changed}
     late = due_charges(partition, state.policy.journal_batches)
-    for batch in [each for each in partition.begun if each <= partition.batch - state.policy.journal_batches]:
+    last = last_due(partition, state.policy.journal_batches)
+    for batch in [each for each in partition.begun if each <= last]:
         del partition.begun[batch]
     for charge in (*late, *(touched.values() if len(partition.events) <= state.policy.few_events else ())):
         charge.due = True
@@ -176,7 +183,7 @@ def _settle(state: State, partition: Partition) -> list[Charge]:
         charge.since = None
         if charge.status == OPEN:
             price_so_far(state, charge)
-    add_batch(partition, (charge for charge in touched.values() if not charge.due))
+    add_batch(partition, (charge for charge in touched.values() if not charge.due), state.now_ms)
     return list(written.values())
 
 

@@ -25,7 +25,7 @@ from busbar.stream.kafka import KafkaConsumer, KafkaProducer
 from busbar.stream.partitioner import Partitioner
 from busbar.tariffs import TariffBook
 from services.billing.model import Policy
-from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor
+from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor, Heard
 from tests.support import kafka_topics
 from tests.unit.services.billing.scenario import TARIFFS, random_sessions
 from tests.unit.services.billing.world import World
@@ -105,9 +105,19 @@ async def batch(
 ) -> None:
     """As the stream runtime does it."""
     records = [Record(SESSION_EVENTS_TOPIC, place, 0, at_ms, key, value) for key, value, place, at_ms in events]
-    decoded = [processor.decode(record) for record in records]
-    state = await processor.load(connection, decoded)
-    for event in decoded:
+    await handle(connection, processor, [processor.decode(record) for record in records], commit=commit)
+
+
+async def wait(connection: Any, processor: BillingProcessor, seconds: float) -> None:
+    """Let so much time pass, and fold what has come due then."""
+    now_ms = time.time_ns() // 1_000_000 + round(seconds * 1000)
+    await handle(connection, processor, await processor.due(connection, range(PARTITIONS), now_ms))
+
+
+async def handle(connection: Any, processor: BillingProcessor, events: Sequence[Heard], *, commit: bool = True) -> None:
+    """Fold and store a batch."""
+    state = await processor.load(connection, events)
+    for event in events:
         list(processor.fold(state, event))
     transaction = connection.transaction()
     await transaction.start()
@@ -146,9 +156,12 @@ async def test_the_tables_hold_what_the_fold_says(connection: Any) -> None:
         assert (row["total_excl"], row["total_incl"]) == (expected["total_excl"], expected["total_incl"])
         assert (row["credit"], row["credit_reference_id"] or "") == (bool(expected["reference"]), expected["reference"])
         assert row["energy_wh"] * 10**6 == expected["energy"]
+    await wait(connection, processor, 61)
     before = await tables(connection)
     await forget(connection)
-    await batch(connection, BillingProcessor(TariffBook()), events)
+    processor = BillingProcessor(TariffBook())
+    await batch(connection, processor, events)
+    await wait(connection, processor, 61)
     assert await tables(connection) == before
 
 
@@ -199,17 +212,25 @@ async def running(servers: str, url: str, log: Path) -> AsyncIterator[Service]:
 
 
 async def settled(service: Service, connection: Any, count: int, ends: dict[int, int], seconds: float = 60.0) -> None:
-    """Wait until billing has read everything, and has so many records."""
+    """Wait until billing has read everything, has so many records, and all of its results are in Kafka.
+
+    What a process committed just before it was killed is produced by the next owner, once the lease has ended.
+    """
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
-        rows = await connection.fetch("SELECT partition, offsets FROM stream.progress WHERE group_name = 'billing'")
+        rows = await connection.fetch(
+            "SELECT partition, offsets, results FROM stream.progress WHERE group_name = 'billing'"
+        )
         read = {row["partition"]: orjson.loads(row["offsets"]).get(SESSION_EVENTS_TOPIC, 0) for row in rows}
         found = await connection.fetchval("SELECT count(*) FROM billing.cdrs")
-        if found >= count and all(read.get(number, 0) >= end for number, end in ends.items()):
+        left = {row["partition"]: len(row["results"]) for row in rows if row["results"]}
+        if found >= count and not left and all(read.get(number, 0) >= end for number, end in ends.items()):
             return
         if asyncio.get_running_loop().time() > deadline:
             ended, log = service.process and service.process.returncode, await service.logged()
-            raise AssertionError(f"read {read} of {ends}, {found} of {count} records, ended {ended}\n{log}")
+            raise AssertionError(
+                f"read {read} of {ends}, {found} of {count} records, bytes not produced {left}, ended {ended}\n{log}"
+            )
         await asyncio.sleep(0.1)
 
 

@@ -62,6 +62,8 @@ def test_records_do_not_depend_on_batches_restarts_and_repeats(
             batch = [*events[max(0, place - 5) : place], *batch]
         world.raw_batch(batch)
         place += size
+    whole.wait(61, 3)
+    world.wait(61, 3)
     assert world.tables.cdrs == whole.tables.cdrs
     assert records(world) == records(whole)
     assert world.tables.unattributed == whole.tables.unattributed
@@ -94,6 +96,7 @@ def test_an_event_that_has_the_order_of_the_start_costs_the_same_after_a_restart
 def test_records_say_what_their_session_has_and_lines_add_up(seed: int) -> None:
     sessions = random_sessions(seed, 10)
     world = expected([(encode("csms.SessionEvent", event), 0) for _, event in sessions])
+    world.wait(61)
     last = {event["session_id"]: event for _, event in sessions if event["kind"] != "reservation"}
     for session_id, event in last.items():
         row = world.session(session_id)
@@ -129,7 +132,7 @@ def test_a_running_cost_is_never_above_what_it_costs_in_the_end(seed: int) -> No
     for _, event in events:
         corrects = event["kind"] == "corrected" or event["session_id"] in late
         world.batch(event)
-        world.batch()
+        world.wait(61)
         row = world.session(event["session_id"])
         if row["status"] == "open" and row["cost_incl"] is not None:
             running.setdefault(event["session_id"], []).append(row["cost_incl"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from busbar.pricing.jsontext import parse_json, serialize_json
 from busbar.records import Record, Result
 from busbar.tariffs import REVISION, Configuration, Site, StoredVersion, TariffBook
 from services.billing.model import Policy
-from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor
+from services.billing.processor import SESSION_EVENTS_TOPIC, BillingProcessor, Heard
 from services.billing.store import CDRS, COST_QUIRKS, FACTS, JOURNAL, SESSIONS, UNPLUGGED
 from tests.unit.pricing.builders import component, element, tariff_json
 
@@ -149,10 +150,22 @@ class World:
 
     def raw_batch(self, values: Sequence[tuple[bytes, int]], *, commit: bool = True) -> list[dict[str, Any]]:
         """The same for values of records with their partitions."""
+        decode_record = self.processor.decode
+        return self.handle(
+            [decode_record(Record(SESSION_EVENTS_TOPIC, partition, 0, 0, b"", value)) for value, partition in values],
+            commit=commit,
+        )
+
+    def wait(self, seconds: float, partitions: int = 1) -> int:
+        """Let so much time pass, and fold what has come due then; returns how much that was."""
+        now_ms = time.time_ns() // 1_000_000 + round(seconds * 1000)
+        due = run(self.processor.due(self.tables, range(partitions), now_ms))
+        self.handle(due)
+        return len(due)
+
+    def handle(self, events: Sequence[Heard], *, commit: bool = True) -> list[dict[str, Any]]:
+        """Fold a batch, and return the records that it led to."""
         processor = self.processor
-        events = [
-            processor.decode(Record(SESSION_EVENTS_TOPIC, partition, 0, 0, b"", value)) for value, partition in values
-        ]
         state = run(processor.load(self.tables, events))
         results = [result for event in events for result in processor.fold(state, event)]
         call = processor.store_call(state)
