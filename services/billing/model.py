@@ -171,9 +171,10 @@ class Partition:
     """Counts its batches: the next one to be written."""
     charges: dict[str, Charge] = field(default_factory=dict)
     begun: dict[int, tuple[int, list[str]]] = field(default_factory=dict)
-    """By batch, oldest first, when it was and the sessions of which the tables lack something since then."""
-    is_quiet: bool = False
-    """The rows of all those are written with this batch, for none has come for long."""
+    """By batch, oldest first, when it was (Unix milliseconds; 0: before the partition was ours), and the sessions of
+    which the tables lack something since then."""
+    due_ms: int | None = None
+    """The rows of those that have waited since then are written with this batch."""
     events: list[Event] = field(default_factory=list)
     """Folded in this batch."""
     changed: set[str] = field(default_factory=set)
@@ -205,6 +206,8 @@ class Quiet:
     """Something of a partition's sessions has been in the journal alone for long, or since before it was ours."""
 
     partition: int
+    since_ms: int
+    """Since then at least; 0: since before it was ours."""
 
 
 @dataclass(slots=True)

@@ -97,7 +97,7 @@ class BillingProcessor:
             state.partitions[number] = Partition(number) if known is None else known
         for event in events:
             if isinstance(event, Quiet):
-                state.partitions[event.partition].is_quiet = True
+                state.partitions[event.partition].due_ms = event.since_ms
         await self._load_partitions(connection, state, unknown)
         for event in events:
             if isinstance(event, Unplugged):
@@ -157,7 +157,7 @@ class BillingProcessor:
                     take_again(charge, event)
                     partition.charges[session_id] = charge
                     touched.append(charge)
-            add_batch(partition, touched, state.now_ms)
+            add_batch(partition, touched, 0)
             partition.batch = batch + 1
 
     async def _load_sessions(
@@ -241,7 +241,7 @@ class BillingProcessor:
                     del charges[session_id]
             partition.events.clear()
             partition.changed.clear()
-            partition.is_quiet = False
+            partition.due_ms = None
             if len(partition.charges) > _MOST_CHARGES:
                 partition.charges = {key: each for key, each in partition.charges.items() if each.since is not None}
             self._partitions[number] = partition
@@ -256,12 +256,12 @@ class BillingProcessor:
         for number in partitions:
             partition = self._partitions.get(number)
             if partition is None:  # nothing has come of it since it was taken over
-                found.append(Quiet(number))
+                found.append(Quiet(number, 0))
                 continue
             found += [Look(number, session_id, at_ms) for at_ms, session_id in partition.looks.due(now_ms)]
             oldest = next(iter(partition.begun.values()), None)
             if oldest is not None and now_ms - oldest[0] >= QUIET_MS:
-                found.append(Quiet(number))
+                found.append(Quiet(number, now_ms - QUIET_MS))
         return found
 
     def partition_of_event(self, event: Event | Look | Quiet | Unplugged) -> int:

@@ -126,7 +126,7 @@ def store_call(state: State) -> StoreCall:
     charges = state.written = []
     journal = []
     for partition in state.partitions.values():
-        is_due = partition.is_quiet or due_charges(partition, state.policy.journal_batches)
+        is_due = partition.due_ms is not None or due_charges(partition, state.policy.journal_batches)
         if partition.events or partition.changed or is_due:
             charges += _settle(state, partition)
             journal.append(_journal(partition, state.policy.journal_batches))
@@ -155,7 +155,10 @@ def due_charges(partition: Partition, journal_batches: int) -> list[Charge]:
 
 def last_due(partition: Partition, journal_batches: int) -> int:
     """What began with this batch or an earlier one is written."""
-    return partition.batch if partition.is_quiet else partition.batch - journal_batches
+    last, due_ms = partition.batch - journal_batches, partition.due_ms
+    if due_ms is None:
+        return last
+    return max([last, *(batch for batch, (at_ms, _) in partition.begun.items() if at_ms <= due_ms)])
 
 
 def _facts(charge: Charge) -> tuple[str, int, bytes]:

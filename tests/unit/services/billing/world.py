@@ -136,13 +136,14 @@ class World:
         self.policy = Policy(**policy)
         self.tables = Tables()
         self.results: list[Result] = []
+        self.now_ms = time.time_ns() // 1_000_000
         self.restart()
 
     def restart(self) -> None:
         """Another process takes over."""
         book = TariffBook()
         book.accept(self.configuration)
-        self.processor = BillingProcessor(book, self.policy)
+        self.processor = BillingProcessor(book, self.policy, now_ms=lambda: self.now_ms)
 
     def batch(self, *events: dict[str, Any], commit: bool = True) -> list[dict[str, Any]]:
         """Fold these events together, and return the records that they led to."""
@@ -158,8 +159,8 @@ class World:
 
     def wait(self, seconds: float, partitions: int = 1) -> int:
         """Let so much time pass, and fold what has come due then; returns how much that was."""
-        now_ms = time.time_ns() // 1_000_000 + round(seconds * 1000)
-        due = run(self.processor.due(self.tables, range(partitions), now_ms))
+        self.now_ms += round(seconds * 1000)
+        due = run(self.processor.due(self.tables, range(partitions), self.now_ms))
         self.handle(due)
         return len(due)
 
