@@ -15,12 +15,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import psutil
 
 from benchmarks.load.scenarios import Options, Scenario
 from benchmarks.load.system import System
+from busbar.compiled.build import MODULES
 
 SECONDS = 10
 """Each process is watched for so long, one after the other."""
@@ -39,9 +41,13 @@ _GROUPS = [
         ("epoll", r"^epoll_"),
         ("garbage collection", r"^gc_collect"),
         ("Avro", r"\((<avro |busbar/avro/)"),
+        ("pricing", r"\(busbar/pricing/"),
         ("JSON", r"\(orjson/"),
         ("JSON schema", r"\(jsonschema_rs/|busbar/ocpp/validation\.py"),
-        ("client of PostgreSQL", r"\(asyncpg/|\((protocol|pgproto|recordobj)\.c|busbar/stream/leases_postgres\.py"),
+        (
+            "client of PostgreSQL",
+            r"\(asyncpg/|\((protocol|pgproto|recordobj)\.c|busbar/(stream/leases_postgres|pg_arrays)\.py",
+        ),
         ("client of Kafka", r"\(aiokafka/|\(cramjam/|\(default_records\.c|busbar/stream/kafka"),
         ("WebSocket and OCPP-J frames", r"\(websockets/|services/edge/(protocol|wire)\.py|busbar/ocpp/"),
         ("metrics and health", r"\(prometheus_client/|\(aiohttp/"),
@@ -51,17 +57,37 @@ _GROUPS = [
 ]
 _SERVICE = re.compile(r"\((services/\w+/\w+\.py)")
 _NAME = re.compile(r"^(.+?) \(")
+_COMPILED = re.compile(r"^CPyDef_(\w+?)(?:_gen_____mypyc_generator_helper__)? \(")
+_CODEC = re.compile(r"^busbar_codec_(\w+)_[0-9a-f]{24}___(\w+)$")
 
 
 def group_of(frames: Iterable[str]) -> tuple[str, str]:
     """Where a sample belongs, and the function that says so; frames from the outermost to the innermost."""
-    for frame in reversed(list(frames)):
+    for frame in map(readable, reversed(list(frames))):
         for group, pattern in _GROUPS:
             if pattern.search(frame):
                 return group, _function(frame)
         if found := _SERVICE.search(frame):
             return found[1], _function(frame)
     return "other", ""
+
+
+@cache
+def readable(frame: str) -> str:
+    """The frame of a compiled function as that of its source; any other as it is."""
+    compiled = _COMPILED.match(frame)
+    if compiled is None:
+        return frame
+    if codec := _CODEC.match(compiled[1]):
+        return f"{codec[2]} (<avro {codec[1]}>)"
+    # mypyc puts as much of the module's name before the function's as tells it from the others.
+    parts = compiled[1].split("___")
+    for count in range(len(parts) - 1, 0, -1):
+        end = ".".join(parts[:count])
+        modules = [module for module in MODULES if f".{module}".endswith(f".{end}")]
+        if len(modules) == 1:
+            return f"{'.'.join(parts[count:])} ({modules[0].replace('.', '/')}.py)"
+    return frame
 
 
 def _function(frame: str) -> str:

@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks.load import plots, report
 from benchmarks.load.billing import Comparison, Slice, joined
-from benchmarks.load.profiles import group_of, summarize
+from benchmarks.load.profiles import group_of, readable, summarize
 from benchmarks.load.report import Row, quantiles
 from benchmarks.load.scenarios import loop_delay_ms
 
+LIBRARY = "busbar_compiled__mypyc.cpython-311-x86_64-linux-gnu.so"
 CPU = {"edge": 60.0, "sessions": 90.0, "billing": 3.0, "insights": 4.0, "client": 20.0}
 
 
@@ -116,11 +117,34 @@ def test_a_problem_of_a_slice_is_told_once_by_its_row() -> None:
         ("run (services/edge/hub.py:3);encode_1 (<avro csms.OutboundMessage>:7);sub_0x12 (libpython3.11.so)", "Avro"),
         ("take (services/sessions/energy.py:3);Py_DECREF (object.h:537)", "services/sessions/energy.py"),
         ("fold (busbar/stream/batch.py:1);gc_collect_main (libpython3.11.so.1.0)", "garbage collection"),
+        (f"CPyDef_bill____taxes ({LIBRARY});CPyDict_GetItem ({LIBRARY})", "pricing"),
+        (f"CPyDef_busbar_codec_csms_Cdr_7282f97a6e3ed531ba983305___encode_1 ({LIBRARY})", "Avro"),
         ("0x7f77 (libc.so.6)", "other"),
     ],
 )
 def test_a_sample_belongs_to_its_innermost_frame_that_says_something(stack: str, group: str) -> None:
     assert group_of(stack.split(";"))[0] == group
+
+
+@pytest.mark.parametrize(
+    ("compiled", "source"),
+    [
+        ("sessions___core___apply", "apply (services/sessions/core.py)"),
+        ("billing___decoding____event", "_event (services/billing/decoding.py)"),
+        ("kafka_batches___PartitionQueue___depart", "PartitionQueue.depart (busbar/stream/kafka_batches.py)"),
+        (
+            "sessions___store___load_state_gen_____mypyc_generator_helper__",
+            "load_state (services/sessions/store.py)",
+        ),
+        (
+            "busbar_codec_ocpp_v201_TransactionEvent_0123456789abcdef01234567___decode_2",
+            "decode_2 (<avro ocpp_v201_TransactionEvent>)",
+        ),
+        ("nobody___knows", f"CPyDef_nobody___knows ({LIBRARY})"),
+    ],
+)
+def test_compiled_functions_are_told_as_those_of_their_source(compiled: str, source: str) -> None:
+    assert readable(f"CPyDef_{compiled} ({LIBRARY})") == source
 
 
 def test_a_profile_adds_up_to_all_samples() -> None:
