@@ -135,7 +135,9 @@ def run_until_told(work: Coroutine[Any, Any, T]) -> T:
 @click.option("--seconds", default=8.0, show_default=True, help="Measured time of each.")
 @click.option("--warm", default=3.0, show_default=True, help="Warm-up before each, with the same load.")
 @click.option("--warm-stack", default=25.0, show_default=True, help="Warm-up of a system that was just started.")
-@click.option("--pairs", default=10, show_default=True, help="Slices with billing, and as many without.")
+@click.option(
+    "--pairs", default=10, show_default=True, type=click.IntRange(min=2), help="Slices with billing, as many without."
+)
 @click.option("--edges", type=int, help="Edge processes, for all scenarios; else what each needs.")
 @click.option("--sessions", type=int, help="Sessions processes, for all scenarios; else what each needs.")
 @click.option("--quick", "is_quick", is_flag=True, help=f"{', '.join(QUICK)} unless others are named; short.")
