@@ -125,7 +125,8 @@ class TransactionEvents:
     """
 
     learns = False
-    _EVENTS = frames.transaction_events_201()
+    _EVENTS = tuple(frames.transaction_events_201(10 - fewer) for fewer in range(10))
+    """By how many updates fewer; the seqNos of each have no gap, after which the CSMS would ask."""
 
     def __init__(self, number: int, clock: Clock) -> None:
         self._clock = clock
@@ -134,19 +135,19 @@ class TransactionEvents:
         self._transaction_id = self._run + b"0000"
         self._register = 1_000_000_000
         self._next = 0
-        self._skip = number % 10
+        self._events = self._EVENTS[number % 10]
 
     def frame(self, message_id: bytes) -> bytearray:
-        index = self._next
-        if index == 0:
+        event = self._events[self._next]
+        if self._next == 0:
             self._transaction_id = b"%b%04x" % (self._run, self._transaction & 0xFFFF)
             self._transaction += 1
-            self._next, self._skip = self._skip + 1, 0
-        else:
-            self._next = (index + 1) % len(self._EVENTS)
+        self._next += 1
+        if self._next == len(self._events):
+            self._next, self._events = 0, self._EVENTS[0]
         self._register += 17
         now = self._clock.text
-        return self._EVENTS[index].fill(message_id, now, now, b"%010d" % self._register, self._transaction_id)
+        return event.fill(message_id, now, now, b"%010d" % self._register, self._transaction_id)
 
     def learn(self, reply: bytes) -> None:
         """Nothing to learn."""

@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from benchmarks.load import frames
-from benchmarks.load.client import Fleet, Heartbeats, MakeScript, Mix16, TransactionEvents
+from benchmarks.load.client import Clock, Fleet, Heartbeats, MakeScript, Mix16, TransactionEvents
 
 Answer = Callable[[list[object]], list[object] | None]
 
@@ -47,6 +48,23 @@ async def server(answer: Answer, *, delay_seconds: float = 0.0) -> AsyncIterator
 
 def result(call: list[object]) -> list[object]:
     return [3, call[1], {}]
+
+
+@pytest.mark.parametrize("number", [0, 3, 9, 10])
+def test_transactions_have_no_gap(number: int) -> None:
+    """After one, the CSMS would ask a minute later, in the middle of another scenario."""
+    script = TransactionEvents(number, Clock())
+    by_transaction: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(30):
+        frame = bytes(script.frame(b"1" * frames.ID_LENGTH))
+        event = json.loads(frame[frame.index(b"[2,") :])[3]
+        by_transaction.setdefault(event["transactionInfo"]["transactionId"], []).append(event)
+    first, second, *_ = by_transaction.values()
+    assert [event["seqNo"] for event in first] == list(range(12 - number % 10))
+    assert [event["seqNo"] for event in second] == list(range(12))
+    for events in (first, second):
+        assert [events[0]["eventType"], events[-1]["eventType"]] == ["Started", "Ended"]
+        assert {event["eventType"] for event in events[1:-1]} == {"Updated"}
 
 
 @pytest.mark.parametrize("script", [Heartbeats, TransactionEvents, Mix16])

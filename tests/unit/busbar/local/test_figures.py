@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from busbar.local.figures import Collector, Scrape, quantile, summarize
@@ -123,6 +126,26 @@ def test_the_names_are_those_of_the_edges_metrics() -> None:
     assert figures.messages_per_second == 100.0
     assert figures.late_replies == 4
     assert 2.5 < figures.reply_p99_ms <= 5
+
+
+async def test_what_is_shown_is_what_the_whole_page_says() -> None:
+    """The collector reads only the lines that it needs."""
+    pages = iter((BEFORE + PROCESSOR, AFTER + PROCESSOR))
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=next(pages))
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    async with TestServer(app, host="127.0.0.1") as server:
+        collector = Collector({"edge-0": str(server.make_url("/metrics"))}, "postgresql://127.0.0.1:1/none")
+        first, second = await collector.collect(), await collector.collect()
+        await collector.close()
+    assert math.isnan(first.messages_per_second)
+    whole = summarize(scrape(AFTER, PROCESSOR), scrape(BEFORE, PROCESSOR), 1.0, None, None)
+    assert second == replace(whole, messages_per_second=second.messages_per_second)
+    assert (whole.stations_online, whole.lag_records, whole.dead_letters, whole.late_replies) == (7, 12, 2, 5)
+    assert second.messages_per_second > 0
 
 
 async def test_what_does_not_answer_is_named() -> None:
