@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -43,8 +43,15 @@ class Scrape:
 
     values: dict[tuple[str, Labels], float] = field(default_factory=lambda: defaultdict(float))
 
-    def add(self, text: str) -> None:
-        """Add one process's `/metrics`."""
+    def add(self, text: str, names: Container[str] | None = None) -> None:
+        """Add one process's `/metrics`.
+
+        Args:
+            names: Of the samples to take; all unless given. Most of the time goes into reading lines, and most lines
+                are of no interest to who looks for a few figures.
+        """
+        if names is not None:
+            text = "".join(line for line in text.splitlines(True) if line.split("{", 1)[0].split(" ", 1)[0] in names)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 self.values[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
@@ -91,6 +98,7 @@ class Collector:
     def __init__(self, metrics_urls: Mapping[str, str], database_url: str) -> None:
         self._urls = dict(metrics_urls)
         self._database_url = database_url
+        self._http: aiohttp.ClientSession | None = None
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._last: Scrape | None = None
         self._last_at = 0.0
@@ -104,15 +112,18 @@ class Collector:
         return figures
 
     async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
         if self._connection is not None:
             self._connection.terminate()
 
     async def _scrape(self) -> tuple[Scrape, tuple[str, ...]]:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
-            texts = await asyncio.gather(*(_get(http, url) for url in self._urls.values()))
+        if self._http is None:
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2))
+        texts = await asyncio.gather(*(_get(self._http, url) for url in self._urls.values()))
         scrape = Scrape()
         for text in texts:
-            scrape.add(text or "")
+            scrape.add(text or "", _SHOWN)
         return scrape, tuple(name for name, text in zip(self._urls, texts, strict=True) if text is None)
 
     async def _query(self) -> tuple[int | None, float | None]:
@@ -145,20 +156,26 @@ def summarize(
     replies = scrape.buckets(_REPLY_SECONDS)
     p99 = quantile(0.99, before.buckets(_REPLY_SECONDS), replies) if last is not None else math.nan
     return Figures(
-        stations_online=int(scrape.total("csms_edge_connections")),
+        stations_online=int(scrape.total(_CONNECTIONS)),
         messages_per_second=rate,
         active_sessions=sessions,
         energy_kwh=energy_kwh,
         reply_p99_ms=p99 * 1000,
-        lag_records=int(scrape.total("csms_stream_lag_records")),
-        dead_letters=int(scrape.total("csms_stream_dead_letters_total")),
-        late_replies=int(scrape.total("csms_edge_frames_total", outcome="late")),
+        lag_records=int(scrape.total(_LAG)),
+        dead_letters=int(scrape.total(_DEAD_LETTERS)),
+        late_replies=int(scrape.total(_OUTCOMES, outcome="late")),
         unreachable=tuple(unreachable),
     )
 
 
 _FRAMES = ("csms_edge_received_frames_total", "csms_edge_sent_frames_total")
 _REPLY_SECONDS = "csms_edge_reply_seconds"
+_CONNECTIONS = "csms_edge_connections"
+_OUTCOMES = "csms_edge_frames_total"
+_LAG = "csms_stream_lag_records"
+_DEAD_LETTERS = "csms_stream_dead_letters_total"
+_SHOWN = frozenset((*_FRAMES, f"{_REPLY_SECONDS}_bucket", _CONNECTIONS, _OUTCOMES, _LAG, _DEAD_LETTERS))
+"""The samples that `summarize` reads."""
 
 
 async def _get(http: aiohttp.ClientSession, url: str) -> str | None:
