@@ -47,11 +47,11 @@ class Scrape:
         """Add one process's `/metrics`.
 
         Args:
-            names: Of the samples to take; all unless given. Most of the time goes into reading lines, and most lines
-                are of no interest to who looks for a few figures.
+            names: Of the samples to take; all unless given. To read a line takes long, and most are of no interest
+                to who looks for a few figures.
         """
         if names is not None:
-            text = "".join(line for line in text.splitlines(True) if line.split("{", 1)[0].split(" ", 1)[0] in names)
+            text = "".join(line for line in text.splitlines(True) if _name(line) in names and not _adds_nothing(line))
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 self.values[sample.name, tuple(sorted(sample.labels.items()))] += sample.value
@@ -68,6 +68,15 @@ class Scrape:
             if metric == f"{name}_bucket":
                 found[float(dict(labels)["le"])] += value
         return dict(found)
+
+
+def _name(line: str) -> str:
+    return line.split("{", 1)[0].split(" ", 1)[0]
+
+
+def _adds_nothing(line: str) -> bool:
+    """A zero; but one in a histogram is a bound."""
+    return line.endswith(" 0.0\n") and "_bucket{" not in line
 
 
 def quantile(share: float, before: Mapping[float, float], now: Mapping[float, float]) -> float:

@@ -108,3 +108,17 @@ def test_metrics_name_actions_and_outcomes_and_no_station() -> None:
     ):
         assert line in text
     assert "CP1" not in text
+
+
+def test_an_action_has_counters_before_its_first_call_and_a_histogram_from_its_first_answer() -> None:
+    """Rates need the zero; a page with all buckets of all actions holds up the loop."""
+    bench = Bench(Version.V16)
+    registry = CollectorRegistry()
+    bench.metrics.register(registry)
+    bench.metrics.of_action("1.6", "FirmwareStatusNotification")
+    bench.send(2, "1", "Authorize", {"idTag": "A"})
+    bench.deliver(message_id="1", payload={})
+    text = generate_latest(registry).decode()
+    assert 'csms_edge_frames_total{action="FirmwareStatusNotification",outcome="errors",version="1.6"} 0.0' in text
+    assert 'csms_edge_reply_seconds_count{action="Authorize",version="1.6"} 1.0' in text
+    assert 'csms_edge_reply_seconds_count{action="FirmwareStatusNotification"' not in text
