@@ -26,6 +26,7 @@ class PartitionQueue:
         "in_flight_since",
         "kafka_name",
         "limit",
+        "overflows",
         "partition",
         "refusals",
         "settled",
@@ -44,6 +45,8 @@ class PartitionQueue:
         self.in_flight: list[Entry] = []
         self.in_flight_since = 0.0
         """When the oldest of those in flight was appended."""
+        self.overflows = False
+        """Not all that had gathered went into the batch in flight."""
         self.limit = 0
         """After a refusal: at most so many records in the next batch, to find the one at fault. 0: no limit."""
         self.refusals = 0
@@ -71,7 +74,8 @@ class PartitionQueue:
         batch._relative_offset = count
         batch.close()
         self.in_flight_since = self.waiting_since
-        if count == len(waiting):
+        self.overflows = count < len(waiting)
+        if not self.overflows:
             self.in_flight = waiting
             self.waiting = []
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,9 @@ from busbar.stream.partitioner import Partitioner
 from busbar.stream.results import record_size
 
 logger = logging.getLogger(__name__)
+
+_LOOK_TICKS = 64
+"""So many ticks lie between two looks at how busy this process is."""
 
 _STEPS_TO_SOCKET = 6
 """Turns of the event loop from a tick until aiokafka has written the request: the flush task, the sender's wait, the
@@ -70,8 +74,8 @@ class KafkaProducer:
     """Appends records to Kafka: `acks=all`, idempotent, compressed. An async context manager.
 
     Args:
-        flush_interval_seconds: How long records gather before they leave. The only deliberate delay of the
-            pipeline is the edge's; processors pass 0.
+        flush_interval_seconds: How long records gather before they leave; up to twice as long in a busy process. The
+            only deliberate delay of the pipeline is the edge's; processors pass 0.
         stall_seconds: A batch that has been on its way for so long makes the supervisor try a new producer.
         client_options: Passed to aiokafka as they are (`security_protocol`, `ssl_context`, `sasl_…`).
         on_refused: Told of each record given up because the broker refuses it for good.
@@ -94,7 +98,9 @@ class KafkaProducer:
         self.unacknowledged_bytes = 0
         self.max_request_bytes = max_request_bytes
         self.on_refused = on_refused
-        self._flush_interval = flush_interval_seconds
+        self._flush_interval = self._interval = flush_interval_seconds
+        self._ticks = 0
+        self._looked_at = self._used = 0.0
         self._stall_seconds = stall_seconds
         self._options: dict[str, Any] = {
             "bootstrap_servers": bootstrap_servers,
@@ -209,7 +215,7 @@ class KafkaProducer:
         queue.appended += 1
         self.unacknowledged_bytes += size
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._flush_interval, self._tick)
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
 
     def append_results(self, results: Sequence[Result]) -> None:
         """See `Producer.append_results`."""
@@ -299,6 +305,21 @@ class KafkaProducer:
             self._timer.cancel()
             self._timer = None
         self._wake.set()
+        self._ticks += 1
+        if self._ticks % _LOOK_TICKS == 0 and self._flush_interval:
+            self._adapt()
+
+    def _adapt(self) -> None:
+        """Let records gather for longer while this process is busy.
+
+        A request costs us, the broker and every reader of it about as much with one record as with ten. Where there is
+        time to spare that does not matter; where there is none, waiting for each other takes longer than the tick.
+        """
+        now, used = self._now(), time.process_time()
+        if self._looked_at and now > self._looked_at:
+            share = (used - self._used) / (now - self._looked_at)
+            self._interval = self._flush_interval * min(2.0, max(1.0, 0.6 + 2 * share))
+        self._looked_at, self._used = now, used
 
     async def _flush_loop(self) -> None:
         while True:
@@ -345,7 +366,8 @@ class KafkaProducer:
         queue.settle(len(entries))
         if queue.waiting:  # it gathered while its predecessor was on its way
             self._dirty[queue] = None
-            self._wake.set()
+            if self._timer is None or queue.overflows:  # else it leaves with the next tick
+                self._wake.set()
 
     def _failed(self, queue: PartitionQueue, error: BaseException) -> None:
         batch_length = len(queue.in_flight)

@@ -56,6 +56,7 @@ class EdgeConfig:
     """Above this the edge stops reading from sockets."""
     station_cache_seconds: float = 10.0
     flush_interval_seconds: float = 0.005
+    """How long events gather before they leave for Kafka; up to twice as long while the process is busy."""
 
     @classmethod
     def from_env(cls, env: Env) -> EdgeConfig:
