@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from busbar.pricing.bill import Amount
 from busbar.pricing.facts import reservation_expired, reserved, sampled
 from busbar.pricing.jsontext import parse_json, serialize_json
+from busbar.pricing.money import to_decimal
 from busbar.pricing.ocpi_cdr import OcpiVersion, cdr_part, timestamp
+from busbar.pricing.tariff import Dimension
 from tests.unit.pricing.builders import (
     CHARGING,
     MINUTE_MS,
@@ -28,6 +35,8 @@ FULL = tariff(
     ),
 )
 FACTS = [reserved(ms(START) - 15 * MINUTE_MS), *session(START, (CHARGING, 120, 20), (PARKED, 40, 0))]
+BILL = price(FULL, FACTS)
+TIES = st.integers(-(10**9), 10**9).map(lambda units: Decimal(10 * units + 5).scaleb(-5))
 
 
 def test_the_totals_are_in_the_words_of_2_3_0() -> None:
@@ -129,6 +138,17 @@ def test_numbers_are_plain_and_exact_in_the_text() -> None:
     assert '"volume":0.0001' in text
     assert '"before_taxes":0.50' in text
     assert parse_json(text) == part
+
+
+@given(st.decimals(-(10**12), 10**12, allow_nan=False, places=9) | TIES)
+def test_costs_are_rounded_once_a_tie_away_from_zero(cost: Decimal) -> None:
+    numerator, denominator = cost.as_integer_ratio()
+    expected = to_decimal(numerator, denominator, 4)
+    bill = replace(BILL, costs={Dimension.ENERGY: Amount(cost, cost)}, energy_wh=cost)
+    part = cdr_part(bill)
+    written = part["total_energy_cost"]["before_taxes"]
+    assert str(written) == str(expected), "and zero has no sign"
+    assert str(part["total_energy"]) == str(to_decimal(numerator, denominator * 1000, 4))
 
 
 def test_instants_have_fractions_only_where_there_are_some() -> None:

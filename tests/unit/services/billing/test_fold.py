@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from random import Random
 from typing import Any
+from uuid import UUID, uuid5
 
 import pytest
 
@@ -16,6 +17,7 @@ from busbar.pricing.jsontext import parse_json
 from busbar.records import Record
 from busbar.stream.interfaces import InvalidRecord
 from busbar.tariffs import Site
+from services.billing.cdr import cdr_id
 from services.billing.store import FACTS, SESSIONS
 from tests.unit.pricing.builders import component, element, tariff_json
 from tests.unit.services.billing.scenario import TARIFFS, session_events
@@ -61,6 +63,11 @@ def test_a_session_that_ends_has_one_record(size: int, restarts: bool) -> None:
     assert row["cdr_id"] == cdr["cdr_id"] == world.results[0].key.decode()
     stored = world.tables.cdrs[cdr["cdr_id"]]
     assert (stored["ocpi"], stored["bill"]) == (cdr["ocpi"], cdr["bill"])
+
+
+@pytest.mark.parametrize("number", [1, 2, 999, 12_345])
+def test_the_id_of_a_record_is_a_uuid_made_of_session_and_number(number: int) -> None:
+    assert cdr_id(SESSION_ID, number) == str(uuid5(UUID(SESSION_ID), f"cdr {number}"))
 
 
 def test_the_record_in_the_words_of_ocpi() -> None:
