@@ -1,13 +1,13 @@
 """Currencies and the one rounding.
 
-Amounts are kept as exact ratios of integers until the money that is charged is written down; `round_ratio` is the
-only place where digits are lost.
+Amounts are kept as exact ratios of integers until the money that is charged is written down, which `round_ratio` does.
+Digits are lost nowhere else than in this module.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from enum import StrEnum
 
 _TWO_DIGITS = """
@@ -99,6 +99,13 @@ def to_decimal(numerator: int, denominator: int, digits: int, mode: RoundingMode
 def decimal_of(units: int, digits: int) -> Decimal:
     """So many units of `10**-digits`, exactly, whatever the decimal context of the thread."""
     return _EXACT.scaleb(units, -digits)
+
+
+def rounded(value: Decimal, digits: int, power: int = 0) -> Decimal:
+    """`value * 10**power` with this many fraction digits, a tie away from zero; zero has no sign."""
+    last_digit = _EXACT.scaleb(1, -digits)
+    moved = _EXACT.scaleb(value, power) if power else value
+    return _EXACT.plus(moved.quantize(last_digit, ROUND_HALF_UP, _EXACT))
 
 
 def scale_of(value: Decimal, digits: int) -> int:

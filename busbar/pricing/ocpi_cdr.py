@@ -7,21 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
 from busbar.pricing.bill import Amount, Bill, TaxAmount
-from busbar.pricing.money import to_decimal
+from busbar.pricing.money import rounded, to_decimal
 from busbar.pricing.state import NONE, Note, Period, PeriodKind
 from busbar.pricing.tariff import MS_PER_HOUR, UWH_PER_KWH, Dimension, Tariff, TaxIncluded
 
 _TO_THE_SECOND = len("2025-11-21T08:00:00")
 NUMBER_DIGITS = 4
 """Spec: OCPI types, number."""
-_LAST_DIGIT = Decimal(1).scaleb(-NUMBER_DIGITS)
-_EXACT = Context(prec=200)
 
 
 class OcpiVersion(StrEnum):
@@ -52,7 +50,7 @@ def cdr_part(bill: Bill, version: OcpiVersion = OcpiVersion.V230) -> dict[str, A
         "currency": bill.currency,
         "charging_periods": [charging_period(period, bill.tariff_at(period.start_ms)) for period in bill.periods],
         "total_cost": _price(bill.total, bill.taxes, bill, version),
-        "total_energy": _number(_EXACT.scaleb(bill.energy_wh, -3)),
+        "total_energy": rounded(bill.energy_wh, NUMBER_DIGITS, -3),
         "total_time": _hours(bill.duration_ms),
         "total_parking_time": _hours(bill.parking_ms),
     }
@@ -118,18 +116,11 @@ def _price(amount: Amount, taxes: Sequence[TaxAmount], bill: Bill, version: Ocpi
 
 
 def _cost(amounts: Sequence[Amount], bill: Bill, version: OcpiVersion) -> dict[str, Any]:
-    excl, incl = amounts[0].excl_tax, amounts[0].incl_tax
-    for amount in amounts[1:]:
-        excl, incl = _EXACT.add(excl, amount.excl_tax), _EXACT.add(incl, amount.incl_tax)
-    excl, incl = _number(excl), _number(incl)
+    excl = rounded(sum((amount.excl_tax for amount in amounts), Decimal(0)), NUMBER_DIGITS)
+    incl = rounded(sum((amount.incl_tax for amount in amounts), Decimal(0)), NUMBER_DIGITS)
     taxes = (TaxAmount("VAT", None, incl - excl),) if incl != excl else ()
     return _price(Amount(excl, incl), taxes, bill, version)
 
 
 def _hours(length_ms: int) -> Decimal:
     return to_decimal(length_ms, MS_PER_HOUR, NUMBER_DIGITS)
-
-
-def _number(value: Decimal) -> Decimal:
-    """To OCPI's four digits, a tie away from zero."""
-    return _EXACT.plus(value.quantize(_LAST_DIGIT, ROUND_HALF_UP, _EXACT))  # no negative zero
