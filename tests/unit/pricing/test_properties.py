@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from busbar.pricing.bill import CostType, LineKind
@@ -76,6 +76,22 @@ def test_an_hour_that_comes_twice_counts_twice_and_one_that_is_left_out_not_at_a
     at=st.sampled_from(list(RoundAt)),
     mode=st.sampled_from(list(RoundingMode)),
 )
+@example(
+    tariff={
+        "id": "nothing-but-a-minimum",
+        "currency": "JPY",
+        "tax_included": "NO",
+        "elements": [
+            {"price_components": [{"type": "ENERGY", "price": Decimal(0), "step_size": 0, "vat": Decimal(7)}]}
+        ],
+        "min_price": {"before_taxes": Decimal(1)},
+    },
+    zone="UTC",
+    start=datetime(2026, 3, 28, tzinfo=UTC),
+    session=[],
+    at=RoundAt.DIMENSION,
+    mode=RoundingMode.HALF_UP,
+)
 def test_the_lines_add_up_to_the_total(
     tariff: dict[str, Any], zone: str, start: datetime, session: list[Stretch], at: RoundAt, mode: RoundingMode
 ) -> None:
@@ -84,7 +100,8 @@ def test_the_lines_add_up_to_the_total(
     assert bill.total.excl_tax == bill.total.excl_tax.quantize(Decimal(CURRENCIES[tariff["currency"]]))
     rounding = [line for line in bill.lines if line.kind is LineKind.ROUNDING]
     assert len(rounding) <= 1
-    parts = len(bill.costs) if at is RoundAt.DIMENSION else 1
+    # Each dimension is rounded, then the total: a minimum before tax need not be a whole number after it.
+    parts = len(bill.costs) + 1 if at is RoundAt.DIMENSION else 1
     for line in rounding:
         most = Decimal(CURRENCIES[tariff["currency"]]) * parts * Decimal("1.01")
         assert abs(line.excl_tax) <= most
