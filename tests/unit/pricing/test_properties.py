@@ -100,8 +100,9 @@ def test_the_lines_add_up_to_the_total(
     assert bill.total.excl_tax == bill.total.excl_tax.quantize(Decimal(CURRENCIES[tariff["currency"]]))
     rounding = [line for line in bill.lines if line.kind is LineKind.ROUNDING]
     assert len(rounding) <= 1
-    # Each dimension is rounded, then the total: a minimum before tax need not be a whole number after it.
-    parts = len(bill.costs) + 1 if at is RoundAt.DIMENSION else 1
+    # Each dimension is rounded; and the total where a limit set it, for it need not be a whole number after tax.
+    is_limited = bill.cost_type is not CostType.NORMAL
+    parts = len(bill.costs) + is_limited if at is RoundAt.DIMENSION else 1
     for line in rounding:
         most = Decimal(CURRENCIES[tariff["currency"]]) * parts * Decimal("1.01")
         assert abs(line.excl_tax) <= most
