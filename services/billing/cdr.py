@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from busbar.avro import encode
 from busbar.pricing.bill import Bill
@@ -36,11 +36,8 @@ _TOKEN_TYPES = {"": "RFID", "ISO14443": "RFID", "ISO15693": "RFID"}
 def cdr_id(session_id: str, number: int) -> str:
     """The same for the same record, always: the UUID of version 5 in the session's namespace. Spec: RFC 9562 5.5."""
     namespace = bytes.fromhex(session_id.replace("-", ""))
-    digest = bytearray(hashlib.sha1(namespace + b"cdr %d" % number, usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    digest = hashlib.sha1(namespace + b"cdr %d" % number, usedforsecurity=False).digest()
+    return str(UUID(bytes=digest[:16], version=5))  # `uuid5` makes a UUID of the namespace first
 
 
 def make_cdr(charge: Charge, bill: Bill, feed: Feed, policy: Policy, site: Site | None) -> Cdr:
